@@ -19,6 +19,7 @@ use std::{fmt, ops::Range, sync::Arc};
 use futures::future::BoxFuture;
 
 pub mod embedded;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 
 /// Where a record lives. Offsets count up by one from 0 in each partition; holes are allowed (compaction, transactions).
