@@ -254,6 +254,26 @@ impl ThrottleCommand {
         }
     }
 
+    /// The command that sets the scope free after this one, where no budget covers the scope any more; none if it is free already.
+    pub fn release(&self, issued_at: EventTime) -> Option<Self> {
+        if self.level == Level::None {
+            return None;
+        }
+        let free = ThrottlePolicy::free();
+        Some(Self {
+            level: Level::None,
+            concurrency_factor: free.concurrency_factor,
+            model_substitutions: free.model_substitutions,
+            disable_noncritical: free.disable_noncritical,
+            queue_tasks: free.queue_tasks,
+            budgets: Vec::new(),
+            sequence: self.sequence + 1,
+            issued_at,
+            reason: format!("Budget {} is no longer configured: its agents run freely.", self.budget),
+            ..self.clone()
+        })
+    }
+
     /// The id of its event, the same on every replica and after every restart.
     pub fn event_id(&self) -> String {
         format!("{}#{}", self.scope.key(), self.sequence)

@@ -12,6 +12,7 @@
 
 use std::{collections::HashMap, path::Path, str::FromStr, sync::Arc, time::Duration};
 
+use arrow::array::{Array, AsArray, RecordBatch};
 use costhelm_pricing::{EventTime, Money};
 use futures::future::BoxFuture;
 use sqlx::{
@@ -20,7 +21,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::staging::{Dataset, StagedFile};
+use super::{
+    reading::{OriginRows, TextColumn},
+    staging::{Dataset, StagedFile},
+};
 use crate::{
     budget::{
         Budget, Crossing, Period, Scope, Spend, ThrottleCommand, alert, alert_id, crossings, period_of,
@@ -49,6 +53,8 @@ pub enum CommitError {
 pub struct OutTopics {
     pub alerts: String,
     pub throttle: String,
+    /// Records that could not be used, as they came.
+    pub quarantine: Option<String>,
     /// Mirror of throttle commands in the squad's own shape.
     pub squad: Option<String>,
 }
@@ -190,6 +196,9 @@ impl Store {
             }
             insert_file(&mut tx, file, number).await?;
         }
+        if let (Some(topic), Some(quarantine)) = (&rules.topics.quarantine, &epoch.quarantine) {
+            post_quarantine(&mut tx, topic, &quarantine.batch, now).await?;
+        }
         let mut touched: Vec<(usize, &Period)> = Vec::new();
         for spend in &epoch.budget_spend {
             let budget = &rules.budgets[spend.budget].id.0;
@@ -255,6 +264,11 @@ impl Store {
     pub async fn clock(&self) -> Result<Option<EventTime>, CommitError> {
         let clock: Option<i64> = sqlx::query_scalar("SELECT max(clock_us) FROM epoch").fetch_one(&self.pool).await?;
         Ok(clock.map(EventTime))
+    }
+
+    /// The number of the last commit; zero before the first.
+    pub async fn last_epoch(&self) -> Result<i64, CommitError> {
+        Ok(sqlx::query_scalar("SELECT coalesce(max(epoch), 0) FROM epoch").fetch_one(&self.pool).await?)
     }
 
     /// The manifest of a dataset, oldest file first.
@@ -667,17 +681,57 @@ fn json(value: &impl serde::Serialize) -> Result<String, CommitError> {
 /// Puts a message into the outbox. The same id is put there once, whatever is repeated.
 async fn post(tx: &mut Tx<'_>, id: &str, topic: &str, key: &str, value: &str, now: EventTime) -> Result<(), CommitError> {
     const HEADERS: &str = r#"{"content-type":"application/cloudevents+json"}"#;
+    put(tx, id, topic, Some(key.as_bytes()), value.as_bytes(), HEADERS, now).await
+}
+
+async fn put(
+    tx: &mut Tx<'_>,
+    id: &str,
+    topic: &str,
+    key: Option<&[u8]>,
+    value: &[u8],
+    headers: &str,
+    now: EventTime,
+) -> Result<(), CommitError> {
     sqlx::query(
         "INSERT INTO outbox (message_id, topic, message_key, value, headers, created_us) VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (message_id) DO NOTHING",
     )
     .bind(id)
     .bind(topic)
-    .bind(key.as_bytes())
-    .bind(value.as_bytes())
-    .bind(HEADERS)
+    .bind(key)
+    .bind(value)
+    .bind(headers)
     .bind(now.0)
     .execute(&mut **tx)
     .await?;
+    Ok(())
+}
+
+/// Every quarantined record to its topic: the value as it came, what is known about it in the headers.
+async fn post_quarantine(tx: &mut Tx<'_>, topic: &str, rows: &RecordBatch, now: EventTime) -> Result<(), CommitError> {
+    let corrupt = |problem: String| CommitError::Corrupt(problem);
+    let origins = OriginRows::of(rows).map_err(corrupt)?;
+    let (codes, reasons) =
+        (TextColumn::of(rows, "code").map_err(corrupt)?, TextColumn::of(rows, "reason").map_err(corrupt)?);
+    let binary = |name: &str| rows.column_by_name(name).and_then(|column| column.as_binary_opt::<i32>());
+    let (Some(keys), Some(values)) = (binary("key"), binary("value")) else {
+        return Err(CommitError::Corrupt("quarantine rows have no key or value".into()));
+    };
+    for row in 0..rows.num_rows() {
+        let (from, partition) = (origins.topic(row), origins.partition(row));
+        let (offset, index) = (origins.offset(row), origins.index(row));
+        let headers = serde_json::json!({
+            "costhelm_code": codes.get(row),
+            "costhelm_reason": reasons.get(row),
+            "costhelm_topic": from,
+            "costhelm_partition": partition.to_string(),
+            "costhelm_offset": offset.to_string(),
+            "costhelm_record_index": index.to_string(),
+        });
+        let id = format!("quarantine/{from}/{partition}/{offset}/{index}");
+        let key = (!keys.is_null(row)).then(|| keys.value(row));
+        put(tx, &id, topic, key, values.value(row), &headers.to_string(), now).await?;
+    }
     Ok(())
 }

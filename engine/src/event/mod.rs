@@ -130,3 +130,16 @@ impl UsageEvent<'_> {
         }
     }
 }
+
+impl<'a> From<&'a Dims> for crate::budget::ScopeOf<'a> {
+    fn from(dims: &'a Dims) -> Self {
+        crate::budget::ScopeOf {
+            environment: dims.get(Dim::Environment),
+            org_id: dims.get(Dim::OrgId),
+            business_unit_id: dims.get(Dim::BusinessUnitId),
+            team_id: dims.get(Dim::TeamId),
+            project_id: dims.get(Dim::ProjectId),
+            agent_role: dims.get(Dim::AgentRole),
+        }
+    }
+}

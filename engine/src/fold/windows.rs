@@ -188,6 +188,11 @@ impl Windows {
         }
     }
 
+    /// Tells how far the stream has come, before older windows are read back.
+    pub fn advance(&mut self, clock: EventTime) {
+        self.clock = self.clock.max(clock);
+    }
+
     /// Drops what is past its retention or over the cell limit. Called once an epoch.
     pub fn expire(&mut self) {
         for grain in Grain::ALL {
