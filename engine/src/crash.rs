@@ -1,9 +1,9 @@
 //! Named places where a test may end the process, as a power cut would.
 //!
-//! Compiled only with the `crash-points` feature; otherwise [`point`] is nothing.
+//! Compiled into builds with debug assertions only, as the tests use; otherwise [`point`] is nothing.
 
 /// Ends the process here if `COSTHELM_TEST_CRASH_AT` is `name` or `name:n`, at the n-th time.
-#[cfg(feature = "crash-points")]
+#[cfg(debug_assertions)]
 pub fn point(name: &str) {
     use std::sync::atomic::{AtomicU64, Ordering};
     static PASSED: AtomicU64 = AtomicU64::new(0);
@@ -14,6 +14,6 @@ pub fn point(name: &str) {
     }
 }
 
-#[cfg(not(feature = "crash-points"))]
+#[cfg(not(debug_assertions))]
 #[inline]
 pub fn point(_name: &str) {}

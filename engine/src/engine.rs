@@ -251,6 +251,21 @@ impl Engine {
         (!ends.is_empty()).then(|| ends.iter().map(behind).sum())
     }
 
+    /// Waits until everything on the bus is committed; false when `patience` was not enough.
+    pub async fn caught_up(&self, patience: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + patience;
+        // The bus tells the end of its log with some delay: twice in a row is meant.
+        let mut seen = 0;
+        while tokio::time::Instant::now() < deadline {
+            seen = if self.lag() == Some(0) { seen + 1 } else { 0 };
+            if seen == 2 {
+                return true;
+            }
+            tokio::time::sleep(self.inner.bus.health_delay()).await;
+        }
+        false
+    }
+
     pub fn prometheus_text(&self) -> String {
         crate::serve::metrics::render(self)
     }

@@ -146,4 +146,7 @@ pub trait Bus: Send + Sync {
     fn append<'a>(&'a self, records: Vec<NewRecord>) -> BoxFuture<'a, Vec<Result<(), BusError>>>;
 
     fn health(&self) -> BusHealth;
+
+    /// How old the end offsets of [`Bus::health`] may be.
+    fn health_delay(&self) -> std::time::Duration;
 }

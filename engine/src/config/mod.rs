@@ -216,15 +216,19 @@ impl Default for DedupConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WindowsConfig {
+    /// How long minutes are kept behind the newest event.
     #[serde(with = "human_duration")]
     #[schemars(with = "String")]
     pub minutes_kept: Duration,
+    /// How long hours are kept.
     #[serde(with = "human_duration")]
     #[schemars(with = "String")]
     pub hours_kept: Duration,
+    /// How long days are kept.
     #[serde(with = "human_duration")]
     #[schemars(with = "String")]
     pub days_kept: Duration,
+    /// How long months are kept.
     #[serde(with = "human_duration")]
     #[schemars(with = "String")]
     pub months_kept: Duration,
