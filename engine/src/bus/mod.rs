@@ -74,7 +74,10 @@ pub enum BusEvent {
     Batch(Batch),
     /// These partitions leave us. The reader commits or drops what it holds of them and then drops `done`; the bus waits
     /// for that (bounded by [`SubscribeOptions::revoke_wait`]) before it lets go.
-    Revoked { partitions: Vec<TopicPartition>, done: tokio::sync::oneshot::Sender<()> },
+    Revoked {
+        partitions: Vec<TopicPartition>,
+        done: tokio::sync::oneshot::Sender<()>,
+    },
 }
 
 /// Says where reading goes on. Implemented by the store.
