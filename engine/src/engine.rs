@@ -60,6 +60,9 @@ pub enum StartError {
     NoKafka,
 }
 
+/// How often the embedded bus is relieved of old records.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
+
 /// A running engine. Clones share it; [`Engine::stop`] ends it for all.
 #[derive(Clone)]
 pub struct Engine {
@@ -71,6 +74,8 @@ struct Inner {
     book: Arc<Book>,
     store: Store,
     bus: Arc<dyn Bus>,
+    /// The same bus, where it is the embedded one, whose old records are ours to remove.
+    embedded: Option<Arc<EmbeddedBus>>,
     state: Arc<State>,
     rules: BudgetRules,
     stop: CancellationToken,
@@ -110,7 +115,7 @@ impl Engine {
         let lock = lock_data_dir(&data_dir)?;
         let book = Arc::new(load_book(&config)?);
         let store = Store::open(&data_dir).await?;
-        let bus = open_bus(&config, &data_dir).await?;
+        let (bus, embedded) = open_bus(&config, &data_dir).await?;
         let rules = BudgetRules {
             budgets: config.budgets.clone().into(),
             topics: OutTopics {
@@ -128,6 +133,7 @@ impl Engine {
             book,
             store,
             bus,
+            embedded,
             state,
             rules,
             stop,
@@ -140,6 +146,7 @@ impl Engine {
         let tasks = vec![
             tokio::spawn(inner.clone().supervise(data_dir, parts)),
             tokio::spawn(inner.clone().keep_time()),
+            tokio::spawn(inner.clone().trim_bus()),
             tokio::spawn(relay::run(
                 inner.store.clone(),
                 inner.bus.clone(),
@@ -399,6 +406,29 @@ impl Inner {
         }
     }
 
+    /// Removes records from the embedded bus that are committed and older than its retention.
+    async fn trim_bus(self: Arc<Self>) {
+        let Some(bus) = &self.embedded else { return };
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(TRIM_EVERY) => {}
+            }
+            let trimmed = match self.store.cursors().await {
+                Ok(cursors) => {
+                    let below: Vec<_> = cursors.into_iter().map(|(at, next, _)| (at, next)).collect();
+                    bus.trim(&below, self.config.bus.embedded.retention).await.map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match trimmed {
+                Ok(0) => {}
+                Ok(records) => tracing::info!("embedded bus: {records} records past their retention removed"),
+                Err(problem) => tracing::warn!("embedded bus: old records could not be removed yet: {problem}"),
+            }
+        }
+    }
+
     /// When the first of the running budget periods ends.
     fn next_boundary(&self) -> EventTime {
         let now = clock::now();
@@ -453,24 +483,27 @@ pub fn load_book(config: &Config) -> Result<Book, StartError> {
     book.ok_or_else(|| StartError::BookFile("no price book is configured".into()))
 }
 
-async fn open_bus(config: &Config, data_dir: &Path) -> Result<Arc<dyn Bus>, StartError> {
+type OpenBus = (Arc<dyn Bus>, Option<Arc<EmbeddedBus>>);
+
+async fn open_bus(config: &Config, data_dir: &Path) -> Result<OpenBus, StartError> {
     match config.bus.kind {
         BusKind::Embedded => {
-            let options = EmbeddedOptions {
-                partitions_default: config.bus.embedded.partitions,
-                retention: config.bus.embedded.retention,
-            };
-            Ok(Arc::new(EmbeddedBus::open(&data_dir.join("bus.db"), options).await?))
+            let partitions_default = u32::from(config.bus.embedded.partitions);
+            let options = EmbeddedOptions { partitions_default, ..EmbeddedOptions::default() };
+            let bus = Arc::new(EmbeddedBus::open(data_dir.join("bus.db"), options).await?);
+            Ok((bus.clone(), Some(bus)))
         }
         #[cfg(feature = "kafka")]
         BusKind::Kafka => {
+            use crate::bus::kafka::{KafkaBus, KafkaOptions};
             let kafka = &config.bus.kafka;
-            Ok(Arc::new(crate::bus::kafka::KafkaBus::new(crate::bus::kafka::KafkaOptions {
+            let bus = KafkaBus::new(KafkaOptions {
                 brokers: kafka.brokers.clone(),
                 group_id: kafka.group_id.clone(),
                 client_id: config.instance.clone(),
                 properties: kafka.properties.clone(),
-            })?))
+            })?;
+            Ok((Arc::new(bus), None))
         }
         #[cfg(not(feature = "kafka"))]
         BusKind::Kafka => Err(StartError::NoKafka),

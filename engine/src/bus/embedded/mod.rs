@@ -306,6 +306,10 @@ impl Bus for EmbeddedBus {
         })
     }
 
+    fn health_delay(&self) -> Duration {
+        self.shared.options.poll * 2
+    }
+
     fn health(&self) -> BusHealth {
         let state = self.shared.state();
         let reader_trouble = || state.readers.values().find_map(|reader| reader.trouble.clone());

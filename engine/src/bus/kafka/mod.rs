@@ -125,6 +125,11 @@ impl Bus for KafkaBus {
         Box::pin(self.producer.append(records))
     }
 
+    fn health_delay(&self) -> Duration {
+        // librdkafka learns the end of a log with each fetch, and fetches even an idle partition more often than this.
+        Duration::from_secs(1)
+    }
+
     fn health(&self) -> BusHealth {
         let readers = self.readers();
         let live = || readers.iter().filter(|reader| !reader.thread.is_finished());
