@@ -65,7 +65,7 @@ fn trim_zeros(text: String) -> String {
 fn write_table(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
     let options = FormatOptions::new();
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
+    table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(schema.fields().iter().map(|field| field.name()));
     for (index, field) in schema.fields().iter().enumerate() {
         if field.data_type().is_numeric()

@@ -108,7 +108,7 @@ fn register_files(context: &SessionContext, table: FileTable) -> Result<(), Quer
     }
     let urls: Vec<ListingTableUrl> =
         table.files.iter().map(|path| ListingTableUrl::parse(path.to_string_lossy())).collect::<Result<_, _>>()?;
-    let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_collect_stat(true);
+    let options = ListingOptions::new(Arc::new(ParquetFormat::default()));
     let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(table.schema);
     context.register_table(table.name, Arc::new(ListingTable::try_new(config)?))?;
     Ok(())

@@ -32,7 +32,7 @@ pub fn run(args: Args) -> Outcome {
 
 pub fn print(report: &Report) {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(["check", "", "detail"]);
+    table.load_style(UTF8_FULL_CONDENSED).set_header(["check", "", "detail"]);
     for check in &report.checks {
         table.add_row([check.name, if check.holds { "holds" } else { "FAILS" }, &check.detail]);
     }

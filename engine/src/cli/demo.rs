@@ -273,7 +273,7 @@ fn by_agent(engine: &Engine) {
     use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
     let costs = engine.costs(Dim::AgentRole, Duration::from_secs(3600), &[]);
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(["agent", "calls", "tokens in", "tokens out", "cost USD"]);
+    table.load_style(UTF8_FULL_CONDENSED).set_header(["agent", "calls", "tokens in", "tokens out", "cost USD"]);
     for index in 1..=4 {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -25,7 +25,7 @@ use crate::{
     event::{Dims, dims::DimTable},
     fold::{
         dedup::Dedup,
-        sums::{Grain, HOUR_US},
+        sums::{BEFORE_ALL, Grain, HOUR_US},
         watermark::Watermarks,
         windows::{Retention, Windows},
     },
@@ -82,17 +82,15 @@ pub async fn recover(
         *sum = sum.checked_add(counter.spent).ok_or_else(|| CommitError::Corrupt("MONEY-2: a budget's spend overflows".into()))?;
     }
 
-    let clock = store.clock().await?.unwrap_or(EventTime(i64::MIN));
+    let clock = store.clock().await?.unwrap_or(BEFORE_ALL);
     let mut watermarks = Watermarks::new(options.late_after_us);
     for (at, _, greatest) in store.cursors().await? {
         if let Some(greatest) = greatest {
             watermarks.advance(&at, greatest);
         }
     }
-    let known_ids = match clock.0.checked_sub(options.dedup_horizon_us + HOUR_US) {
-        Some(since) => store.files_since_clock(Dataset::Ledger, EventTime(since)).await?,
-        None => Vec::new(),
-    };
+    let ids_since = EventTime(clock.0.saturating_sub(options.dedup_horizon_us.saturating_add(HOUR_US)));
+    let known_ids = store.files_since_clock(Dataset::Ledger, ids_since).await?;
 
     let data_dir = data_dir.clone();
     read_blocking(move || {

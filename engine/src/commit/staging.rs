@@ -76,7 +76,7 @@ static PROPERTIES: LazyLock<WriterProperties> = LazyLock::new(|| {
             .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
     }
     for meter in Meter::ALL {
-        let column = ColumnPath::from(meter_column(*meter));
+        let column = ColumnPath::from(meter_column(meter));
         properties = properties.set_column_statistics_enabled(column, EnabledStatistics::None);
     }
     properties.build()

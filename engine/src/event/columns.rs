@@ -282,7 +282,7 @@ impl LedgerRows {
         }
         self.tokens_total_reported.append_option(event.tokens_total.map(|tokens| tokens as i64));
         for (column, meter) in self.meters.iter_mut().zip(Meter::ALL) {
-            column.append_value(event.usage.get(*meter) as i64);
+            column.append_value(event.usage.get(meter) as i64);
         }
         match rating {
             Rating::Priced { cost, model, unit_prices } => {

@@ -51,6 +51,9 @@ impl Sums {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowStart(pub i64);
 
+/// Before every event: where the stream's clock stands until the first one.
+pub const BEFORE_ALL: EventTime = EventTime(i64::MIN / 4);
+
 /// The sizes of window, from the finest to the coarsest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(usize)]

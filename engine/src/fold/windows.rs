@@ -24,7 +24,7 @@ use arrow::{
 };
 use costhelm_pricing::{EventTime, Meter, Money, Usage};
 
-use super::sums::{Grain, Sums, WindowStart};
+use super::sums::{BEFORE_ALL, Grain, Sums, WindowStart};
 use crate::event::{
     Dim, Dims,
     columns::{MONEY_TYPE, dictionary_type, dim_columns, meter_column, time_type},
@@ -103,7 +103,7 @@ impl Pane {
     fn sums(&self, row: usize) -> Sums {
         let mut usage = Usage::default();
         for (column, meter) in self.meters.iter().zip(Meter::ALL) {
-            usage.set(*meter, column.get(row).copied().unwrap_or(0) as u64);
+            usage.set(meter, column.get(row).copied().unwrap_or(0) as u64);
         }
         Sums {
             events: self.events[row] as u64,
@@ -168,7 +168,7 @@ impl Windows {
             dims: DimTable::default(),
             levels: Default::default(),
             cells: 0,
-            clock: EventTime(i64::MIN),
+            clock: BEFORE_ALL,
             beyond_memory: 0,
             evicted_cells: 0,
         }
@@ -245,7 +245,7 @@ impl Windows {
         from: EventTime,
         to: EventTime,
     ) -> impl Iterator<Item = (WindowStart, &Dims, Sums)> {
-        self.levels[grain as usize].range(WindowStart(from.0)..WindowStart(to.0)).flat_map(|(start, pane)| {
+        self.levels[grain as usize].range(WindowStart(from.0)..WindowStart(to.0)).flat_map(move |(start, pane)| {
             (0..pane.dims.len()).map(move |row| (*start, self.dims.get(pane.dims[row]), pane.sums(row)))
         })
     }

@@ -60,11 +60,11 @@ impl Family<'_> {
 struct Families<'e>(DescriptorEncoder<'e>);
 
 impl Families<'_> {
-    fn counter(&mut self, name: &str, help: &str) -> Result<Family<'_>, fmt::Error> {
+    fn counter<'s>(&'s mut self, name: &'s str, help: &str) -> Result<Family<'s>, fmt::Error> {
         self.family(name, help, None, true)
     }
 
-    fn gauge(&mut self, name: &str, help: &str) -> Result<Family<'_>, fmt::Error> {
+    fn gauge<'s>(&'s mut self, name: &'s str, help: &str) -> Result<Family<'s>, fmt::Error> {
         self.family(name, help, None, false)
     }
 
