@@ -328,3 +328,19 @@ impl<'de> Deserialize<'de> for Members<'de> {
         deserializer.deserialize_map(MembersVisitor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::FIELD_NAMES;
+
+    #[test]
+    fn the_json_schema_names_the_fields_that_are_decoded() {
+        let text = include_str!("../../../docs/schemas/usage-event.schema.json");
+        let schema: serde_json::Value = serde_json::from_str(text).unwrap();
+        let mut names: Vec<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        let mut decoded = FIELD_NAMES.to_vec();
+        names.sort_unstable();
+        decoded.sort_unstable();
+        assert_eq!(names, decoded);
+    }
+}
