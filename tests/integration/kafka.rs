@@ -58,6 +58,11 @@ fn kafka_sh(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// A name that no earlier run on the same broker has used.
+fn fresh(name: &str) -> String {
+    format!("{name}-{}", uuid::Uuid::now_v7())
+}
+
 /// A site on topics of its own, which exist.
 fn site(name: &str, partitions: u32, more: &str) -> Site {
     let dir = prepared("COSTHELM_TEST_KAFKA_DIR");
@@ -130,9 +135,11 @@ fn read(topic: &str, count: usize) -> Vec<(String, Vec<u8>, Vec<(String, String)
 
 #[test]
 fn every_form_of_record_reaches_the_ledger_and_what_cannot_be_used_its_topic_as_it_came() {
-    let site = site("forms", 3, "");
+    let name = fresh("forms");
+    let topic = |kind: &str| format!("{name}.{kind}");
+    let site = site(&name, 3, "");
     let producer = producer(&brokers());
-    let put = |value: &str, headers: Option<OwnedHeaders>| send(&producer, "forms.events", b"k", value.as_bytes(), headers);
+    let put = |value: &str, headers: Option<OwnedHeaders>| send(&producer, &topic("events"), b"k", value.as_bytes(), headers);
     let header = |headers: OwnedHeaders, key, value| headers.insert(rdkafka::message::Header { key, value: Some(value) });
     put(&event("bare", json!({})).to_string(), None);
     put(&json!([event("a-1", json!({})), event("a-2", json!({"tokens_input": "lots"}))]).to_string(), None);
@@ -154,7 +161,7 @@ fn every_form_of_record_reaches_the_ledger_and_what_cannot_be_used_its_topic_as_
     let rows = site.query("SELECT event_id, source FROM ledger ORDER BY event_id");
     let ids: Vec<_> = rows.iter().map(|row| row["event_id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["a-1", "bare", "ce-2", "in-data"]);
-    let quarantined = read("forms.quarantine", 2);
+    let quarantined = read(&topic("quarantine"), 2);
     let of = |code: &str| {
         let found = quarantined.iter().find(|(.., headers)| headers.contains(&("costhelm_code".into(), code.into())));
         found.unwrap_or_else(|| panic!("{code}: {quarantined:?}"))
@@ -173,32 +180,34 @@ fn every_form_of_record_reaches_the_ledger_and_what_cannot_be_used_its_topic_as_
 fn a_crossing_sends_alert_throttle_and_mirror_to_their_topics_once() {
     let budget = "[[budget]]\nid = \"day\"\namount_usd = \"0.001\"\nperiod = \"daily\"\n\
                   [budget.scope]\nproject_id = \"ravenhelm-platform\"\n[budget.owners]\nfinance = \"finance-ops\"\n";
-    let site = site("crossing", 1, budget);
+    let name = fresh("crossing");
+    let topic = |kind: &str| format!("{name}.{kind}");
+    let site = site(&name, 1, budget);
     let engine = site.up();
     let producer = producer(&brokers());
     // 0.00096 of 0.001 USD in one call: both thresholds in one leap.
     let call = event("1", json!({"timestamp": python_now(), "tokens_input": 0, "tokens_output": 1600}));
-    send(&producer, "crossing.events", b"k", call.to_string().as_bytes(), None);
+    send(&producer, &topic("events"), b"k", call.to_string().as_bytes(), None);
     flush(&producer);
-    let throttle = read("crossing.throttle", 1).remove(0);
+    let throttle = read(&topic("throttle"), 1).remove(0);
     let command: Value = serde_json::from_slice(&throttle.1).unwrap();
     assert_eq!(throttle.0, "project_id=ravenhelm-platform");
     assert_eq!((&command["type"], &command["specversion"]), (&json!("costhelm.throttle.v1"), &json!("1.0")));
     assert_eq!((&command["data"]["level"], &command["data"]["sequence"]), (&json!("critical"), &json!(1)));
     assert_eq!(command["data"]["concurrency_factor"], json!(0.5));
-    let alerts = read("crossing.alerts", 2);
+    let alerts = read(&topic("alerts"), 2);
     let severities: Vec<Value> = alerts
         .iter()
         .map(|(_, value, _)| serde_json::from_slice::<Value>(value).unwrap()["data"]["severity"].clone())
         .collect();
     assert_eq!(severities, [json!("warning"), json!("critical")]);
-    let mirror: Value = serde_json::from_slice(&read("crossing.squad", 1)[0].1).unwrap();
+    let mirror: Value = serde_json::from_slice(&read(&topic("squad"), 1)[0].1).unwrap();
     assert_eq!((&mirror["event_type"], &mirror["source_agent"]), (&json!("throttle"), &json!("costhelm")));
     // Killed after everything has left: nothing is sent again, and what is sent next goes on counting.
     wait_for("the outbox to be empty", || (engine.metric("costhelm_outbox_published_total")? >= 4.0).then_some(()));
     engine.kill();
     let engine = site.up();
-    send(&producer, "crossing.events", b"k", event("2", json!({"timestamp": python_now()})).to_string().as_bytes(), None);
+    send(&producer, &topic("events"), b"k", event("2", json!({"timestamp": python_now()})).to_string().as_bytes(), None);
     flush(&producer);
     engine.wait_for_events(1);
     engine.stop();
@@ -278,16 +287,19 @@ fn killed_five_times_on_the_way_the_totals_equal_an_independent_recomputation_to
     let events = many();
     let budget = "[[budget]]\nid = \"month\"\namount_usd = \"100\"\n[windows]\nrollup_interval = \"200ms\"\n\
                   [commit]\ninterval = \"50ms\"\nrows = 5000\n";
-    let site = site("killed", 6, budget);
+    let name = fresh("killed");
+    let topic = |kind: &str| format!("{name}.{kind}");
+    let site = site(&name, 6, budget);
     let stream = site.dir.path().join("events.ndjson");
     let swarm = write_stream(&stream, events);
 
+    let events_topic = topic("events");
     let sending = std::thread::spawn(move || {
         let producer = producer(&brokers());
         let (mut line, mut key) = (Vec::new(), Vec::new());
         for slot in 0..events {
             swarm.write(slot, &mut line, &mut key);
-            send(&producer, "killed.events", &key, &line, None);
+            send(&producer, &events_topic, &key, &line, None);
         }
         flush(&producer);
     });

@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 
 /// Longest wait for anything; generous, since it is only reached when something is broken.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_costhelm"));

@@ -332,7 +332,7 @@ wait_ready() {
     until is_ready "$dir" "$kind" "$port"; do
         if ! kill -0 "$(cat "$dir/pid")" 2>/dev/null; then
             rm -f "$dir/pid"
-            note "the $kind broker in $dir ended while starting: $(grep -m1 -E 'ERROR|FATAL|rror' "$dir/server.log" \
+            note "the $kind broker in $dir ended while starting: $(grep -a -m1 -E 'ERROR|FATAL|rror' "$dir/server.log" \
                 | cut -c1-240 || tail -n1 "$dir/server.log") (log: $dir/server.log)"
             return 1
         fi
@@ -428,7 +428,7 @@ create_topic() {
             java_with_libs -Xmx128m -XX:TieredStopAtLevel=1 org.apache.kafka.tools.TopicCommand \
                 --bootstrap-server "127.0.0.1:$port" --create --topic "$name" --partitions "$partitions" \
                 --replication-factor 1 "${settings[@]}" >"$log" 2>&1 \
-                || die "topic $name was not created: $(grep -m1 -E 'Error|Exception' "$log" || tail -n1 "$log")"
+                || die "topic $name was not created: $(grep -a -m1 -E 'Error|Exception' "$log" || tail -n1 "$log")"
             ;;
         nisshi)
             "$NISSHI_HOME/bin/nisshi" topic create --broker "tcp://127.0.0.1:$port" --partitions "$partitions" \

@@ -226,7 +226,6 @@ impl Folder {
         debug_assert_eq!(counts.events, counts.ledger_rows + counts.duplicates + counts.quarantined, "EO-3");
         if let Some(greatest) = greatest {
             self.watermarks.advance(&batch.at, greatest);
-            self.clock = self.clock.max(greatest);
         }
         match self.pending.ranges.get_mut(&batch.at) {
             Some(range) => range.extend(&counts),
@@ -281,6 +280,8 @@ impl Folder {
     }
 
     fn fold_event(&mut self, event: &UsageEvent<'_>, origin: RowOrigin<'_>, partition: &mut PartitionFold) {
+        // The clock first: an id is remembered from the time the stream has reached with it.
+        self.clock = self.clock.max(event.time);
         if !self.dedup.insert(&event.source, &event.event_id, self.clock) {
             partition.counts.duplicates += 1;
             return;

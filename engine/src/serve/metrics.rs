@@ -10,7 +10,7 @@ use std::{fmt, sync::atomic::Ordering};
 use costhelm_pricing::Money;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
+    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder, text::encode},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
@@ -42,19 +42,24 @@ impl fmt::Debug for EngineCollector {
 
 /// One metric family with its samples.
 struct Family<'e> {
-    encoder: prometheus_client::encoding::MetricEncoder<'e>,
+    encoder: MetricEncoder<'e>,
     counter: bool,
 }
 
 impl Family<'_> {
     fn sample(&mut self, labels: Labels, value: f64) -> fmt::Result {
         let encoder = self.encoder.encode_family(&labels)?;
-        if self.counter { ConstCounter::new(value).encode(encoder) } else { ConstGauge::new(value).encode(encoder) }
+        encode_value(encoder, self.counter, value)
     }
 
-    fn plain(mut self, value: f64) -> fmt::Result {
-        self.sample(Vec::new(), value)
+    /// The only sample, without labels.
+    fn plain(self, value: f64) -> fmt::Result {
+        encode_value(self.encoder, self.counter, value)
     }
+}
+
+fn encode_value(encoder: MetricEncoder<'_>, counter: bool, value: f64) -> fmt::Result {
+    if counter { ConstCounter::new(value).encode(encoder) } else { ConstGauge::new(value).encode(encoder) }
 }
 
 struct Families<'e>(DescriptorEncoder<'e>);
