@@ -138,7 +138,11 @@ pub async fn recover(
         }
         windows.expire();
         let mut dedup = Dedup::new(options.dedup_seed, options.dedup_horizon_us, options.dedup_ids_max);
-        for file in &known_ids {
+        // The newest first, so that a full table holds the ids that repeats are most likely of.
+        for file in known_ids.iter().rev() {
+            if dedup.len() + file.rows as usize > options.dedup_ids_max {
+                break;
+            }
             files_read += 1;
             read(&data_dir, &file.path, &["source", "event_id"], |batch| {
                 let (sources, ids) = (TextColumn::of(batch, "source")?, TextColumn::of(batch, "event_id")?);

@@ -202,13 +202,13 @@ pub struct DedupConfig {
     #[serde(with = "human_duration")]
     #[schemars(with = "String")]
     pub horizon: Duration,
-    /// Most ids remembered; a million take at most 42 MB. Beyond it the oldest are forgotten, and counted.
+    /// Most ids remembered; a million take at most 42 MB. Beyond it the oldest are forgotten before their time, and counted.
     pub ids_max: usize,
 }
 
 impl Default for DedupConfig {
     fn default() -> Self {
-        DedupConfig { horizon: days(1), ids_max: 20_000_000 }
+        DedupConfig { horizon: days(30), ids_max: 10_000_000 }
     }
 }
 
