@@ -19,6 +19,7 @@ use std::{fmt, ops::Range, sync::Arc};
 use futures::future::BoxFuture;
 
 pub mod embedded;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 
 /// Where a record lives. Offsets count up by one from 0 in each partition; holes are allowed (compaction, transactions).
@@ -73,7 +74,10 @@ pub enum BusEvent {
     Batch(Batch),
     /// These partitions leave us. The reader commits or drops what it holds of them and then drops `done`; the bus waits
     /// for that (bounded by [`SubscribeOptions::revoke_wait`]) before it lets go.
-    Revoked { partitions: Vec<TopicPartition>, done: tokio::sync::oneshot::Sender<()> },
+    Revoked {
+        partitions: Vec<TopicPartition>,
+        done: tokio::sync::oneshot::Sender<()>,
+    },
 }
 
 /// Says where reading goes on. Implemented by the store.
@@ -145,4 +149,7 @@ pub trait Bus: Send + Sync {
     fn append<'a>(&'a self, records: Vec<NewRecord>) -> BoxFuture<'a, Vec<Result<(), BusError>>>;
 
     fn health(&self) -> BusHealth;
+
+    /// How old the end offsets of [`Bus::health`] may be.
+    fn health_delay(&self) -> std::time::Duration;
 }

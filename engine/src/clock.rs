@@ -1,0 +1,8 @@
+//! The one place that asks the system what time it is. Everything below takes the time as an argument.
+
+use costhelm_pricing::EventTime;
+
+/// Now, in microseconds.
+pub fn now() -> EventTime {
+    EventTime(chrono::Utc::now().timestamp_micros())
+}

@@ -1,0 +1,3 @@
+//! What leaves after a commit.
+
+pub mod relay;
