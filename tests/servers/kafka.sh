@@ -16,7 +16,8 @@ readonly LOG4J_VERSION=2.25.4
 readonly COPY_PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
 # SHA-256 over the sorted `sha256sum` lines of all jars: what runs is what was tested, wherever it was fetched from.
 readonly JARS_SHA256=6a7d36777165ea9243f801bbfa86ca9f072dfa0204bb9abf82e5f24792891d54
-readonly NISSHI_VERSION=0.8.1
+# Later ones need a newer compiler than rust-toolchain.toml pins.
+readonly NISSHI_VERSION=0.6.0
 # The 16 bytes "costhelm-tests-0", as Kafka writes cluster ids (base64url).
 readonly CLUSTER_ID=Y29zdGhlbG0tdGVzdHMtMA
 readonly READY_S_MAX=60
@@ -172,10 +173,12 @@ install_kafka() {
     [ -f "$KAFKA_HOME/complete" ] || die "$KAFKA_HOME is there but incomplete; remove it and try again"
 }
 
-# One line, without colour, link targets or Maven's repetition of its own goal.
+# The first error in a log as one line: without colour, addresses, and the chain of who asked whom.
 first_error() {
-    sed -e 's/\x1b\[[0-9;]*m//g' -e 's/ -> \[Help.*//' "$1" | grep -m1 -E 'ERROR|^error' \
-        | sed -E -e 's/^\[ERROR\] *//' -e 's#https?://[^ )]*#the registry#g' | cut -c1-240 || echo "see its output"
+    sed -e 's/\x1b\[[0-9;]*m//g' -e 's/ -> \[Help.*//' "$1" | grep -m1 -iE 'error|exception|fatal' \
+        | sed -E -e 's/^\[ERROR\] *//' -e 's/.*(Could not (transfer|find|resolve))/\1/' -e 's#https?://[^ )]*#the registry#g' \
+            -e 's/Connect to [^ ]+ (\[[^]]*\] )?failed/connecting failed/' \
+        | cut -c1-240 || echo "see its output"
 }
 
 install_nisshi() {
@@ -195,6 +198,7 @@ install_nisshi() {
         note "cargo could not install nisshi $NISSHI_VERSION: $(first_error "$log") (log: $log)"
         return 1
     fi
+    rm -rf "$CACHE/nisshi-build"
 }
 
 # Prints the broker that is installed now: kafka or nisshi.
@@ -311,9 +315,9 @@ launch() {
                 kafka.Kafka "$dir/server.properties" </dev/null >>"$dir/server.log" 2>&1 &
             ;;
         nisshi)
-            RUST_LOG=warn setsid "$NISSHI_HOME/bin/nisshi" broker --cluster-id "$CLUSTER_ID" \
+            # It takes the path in the storage address from its working folder on.
+            RUST_LOG=warn setsid env -C / "$NISSHI_HOME/bin/nisshi" broker --cluster-id "$CLUSTER_ID" \
                 --listener-url "tcp://127.0.0.1:$port" --advertised-listener-url "tcp://127.0.0.1:$port" \
-                --group-initial-rebalance-delay 0s --group-poll-interval 50ms \
                 --storage-engine "sqlite://$dir/nisshi.db" </dev/null >>"$dir/server.log" 2>&1 &
             ;;
     esac
@@ -332,8 +336,7 @@ wait_ready() {
     until is_ready "$dir" "$kind" "$port"; do
         if ! kill -0 "$(cat "$dir/pid")" 2>/dev/null; then
             rm -f "$dir/pid"
-            note "the $kind broker in $dir ended while starting: $(grep -a -m1 -E 'ERROR|FATAL|rror' "$dir/server.log" \
-                | cut -c1-240 || tail -n1 "$dir/server.log") (log: $dir/server.log)"
+            note "the $kind broker in $dir ended while starting: $(first_error "$dir/server.log") (log: $dir/server.log)"
             return 1
         fi
         if [ "$SECONDS" -ge "$deadline" ]; then
@@ -428,7 +431,7 @@ create_topic() {
             java_with_libs -Xmx128m -XX:TieredStopAtLevel=1 org.apache.kafka.tools.TopicCommand \
                 --bootstrap-server "127.0.0.1:$port" --create --topic "$name" --partitions "$partitions" \
                 --replication-factor 1 "${settings[@]}" >"$log" 2>&1 \
-                || die "topic $name was not created: $(grep -a -m1 -E 'Error|Exception' "$log" || tail -n1 "$log")"
+                || die "topic $name was not created: $(first_error "$log")"
             ;;
         nisshi)
             "$NISSHI_HOME/bin/nisshi" topic create --broker "tcp://127.0.0.1:$port" --partitions "$partitions" \
