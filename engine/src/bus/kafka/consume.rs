@@ -47,6 +47,7 @@ const END_OFFSETS_EVERY: Duration = Duration::from_secs(1);
 const POSITIONS_WAIT: Duration = Duration::from_secs(10);
 const WATERMARKS_WAIT: Duration = Duration::from_secs(5);
 const PROBE_WAIT: Duration = Duration::from_secs(2);
+const HEAR_MAX: usize = 20;
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Records between two looks at the clock for batches that have waited long enough.
@@ -142,6 +143,7 @@ impl Consuming {
         let worker = &self.worker;
         let mut backoff = BACKOFF_MIN;
         while !worker.stop.is_cancelled() {
+            let born = Instant::now();
             match self.config.create_with_context(Callbacks(Arc::clone(worker))) {
                 Ok(consumer) => {
                     let end = Loop::new(worker, &consumer).run();
@@ -156,6 +158,9 @@ impl Consuming {
                     let words = format!("kafka: cannot create a consumer: {error}");
                     worker.health.set(Slot::Connection, Kind::Other, words);
                 }
+            }
+            if born.elapsed() > BACKOFF_MAX {
+                backoff = BACKOFF_MIN;
             }
             worker.sleep(backoff);
             backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -323,7 +328,10 @@ impl<'a> Loop<'a> {
             return Ok(());
         };
         if matches!(error, KafkaError::MessageConsumptionFatal(_)) || code == Code::Fatal {
-            tracing::warn!("kafka: the consumer met a fatal error and begins anew: {code}");
+            tracing::warn!(
+                "kafka: the consumer met a fatal error and begins anew: {}",
+                trouble::describe(code)
+            );
             return Err(End::Broken);
         }
         match code {
@@ -361,7 +369,11 @@ impl<'a> Loop<'a> {
         }
         let attention = self.worker.state().attention;
         if attention && now >= self.probe_at {
-            let well = self.probe();
+            let found = self.probe();
+            if found.is_err() {
+                self.hear_why()?;
+            }
+            let well = self.worker.health.probed(found.as_deref().map_err(|code| *code));
             self.worker.state().attention = !well;
             self.probe_backoff = if well {
                 BACKOFF_MIN
@@ -374,16 +386,13 @@ impl<'a> Loop<'a> {
     }
 
     /// Asks the brokers for the topics. Blocks up to [`PROBE_WAIT`], and only while something is wrong.
-    fn probe(&self) -> bool {
+    fn probe(&self) -> Result<Vec<(String, TopicState)>, Code> {
         let mut found = Vec::new();
         for topic in &self.worker.options.topics {
-            let metadata = match self.consumer.fetch_metadata(Some(topic), PROBE_WAIT) {
-                Ok(metadata) => metadata,
-                Err(error) => {
-                    let code = error.rdkafka_error_code().unwrap_or(Code::BrokerTransportFailure);
-                    return self.worker.health.probed(Err(code));
-                }
-            };
+            let metadata = self
+                .consumer
+                .fetch_metadata(Some(topic), PROBE_WAIT)
+                .map_err(|error| error.rdkafka_error_code().unwrap_or(Code::BrokerTransportFailure))?;
             let state = match metadata.topics().first() {
                 Some(topic) => match topic.error() {
                     Some(error) => TopicState::Failed(error.into()),
@@ -394,7 +403,18 @@ impl<'a> Loop<'a> {
             };
             found.push((topic.clone(), state));
         }
-        self.worker.health.probed(Ok(&found))
+        Ok(found)
+    }
+
+    /// Takes the error events that have come in during a probe that failed: they give its reason.
+    fn hear_why(&mut self) -> Result<(), End> {
+        let consumer = self.consumer;
+        for _ in 0..HEAR_MAX {
+            if let Some(polled) = consumer.poll(LOOK_AGAIN) {
+                self.take(polled)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use rdkafka::{
     producer::{DeliveryFuture, FutureProducer, FutureRecord},
 };
 
-use super::{KafkaOptions, config};
+use super::{KafkaOptions, config, trouble::describe};
 use crate::bus::{BusError, NewRecord};
 
 pub(super) struct Appender {
@@ -146,7 +146,7 @@ fn classify(error: &KafkaError, topic: &str, brokers: &str) -> BusError {
             retry(format!("topic {topic} does not exist on {brokers}"))
         }
         Some(code @ (Code::MessageSizeTooLarge | Code::MessageBatchTooLarge)) => {
-            refused(&format!("it is too large, see message.max.bytes ({code})"))
+            refused(&format!("it is too large, see message.max.bytes ({})", describe(code)))
         }
         Some(
             code @ (Code::InvalidTopic
@@ -157,8 +157,8 @@ fn classify(error: &KafkaError, topic: &str, brokers: &str) -> BusError {
             | Code::InvalidRecord
             | Code::PolicyViolation
             | Code::InvalidArgument),
-        ) => refused(&code.to_string()),
-        Some(code) => retry(format!("a record for {topic} was not taken: {code}")),
+        ) => refused(&describe(code)),
+        Some(code) => retry(format!("a record for {topic} was not taken: {}", describe(code))),
         None => retry(format!("a record for {topic} was not taken: {error}")),
     }
 }

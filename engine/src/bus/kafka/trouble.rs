@@ -62,7 +62,17 @@ pub(super) fn clean(reason: &str) -> &str {
         .iter()
         .filter_map(|tail| reason.find(tail))
         .min();
-    reason[..cut.unwrap_or(reason.len())].trim()
+    reason[..cut.unwrap_or(reason.len())]
+        .trim_end_matches([':', ' '])
+        .trim_start()
+}
+
+/// The sentence in librdkafka's `Name (Origin: sentence)`.
+pub(super) fn describe(code: Code) -> String {
+    let text = code.to_string();
+    text.split_once(" (")
+        .map_or(text.as_str(), |(_, sentence)| sentence.trim_end_matches(')'))
+        .to_owned()
 }
 
 /// What a probe found out about one topic.
@@ -82,7 +92,7 @@ pub(super) fn judge(
         Ok(topics) => topics,
         Err(code) => {
             let (kind, reason) = hint.map_or_else(
-                || (kind_of(code).unwrap_or(Kind::Unreachable), code.to_string()),
+                || (kind_of(code).unwrap_or(Kind::Unreachable), describe(code)),
                 |(kind, reason)| (kind, reason.to_owned()),
             );
             return Some((
@@ -102,13 +112,16 @@ pub(super) fn judge(
     Some(match kind_of(code) {
         Some(Kind::TopicMissing) => (
             Kind::TopicMissing,
-            format!("kafka: topic {topic} does not exist on {brokers}; waiting for it"),
+            format!("kafka: topic {topic} does not exist on {brokers}"),
         ),
         Some(Kind::TopicDenied) => (
             Kind::TopicDenied,
             format!("kafka: {brokers} does not let us read topic {topic}"),
         ),
-        _ => (Kind::Other, format!("kafka: topic {topic} on {brokers}: {code}")),
+        _ => (
+            Kind::Other,
+            format!("kafka: topic {topic} on {brokers}: {}", describe(code)),
+        ),
     })
 }
 
@@ -226,6 +239,10 @@ mod tests {
         let reason = format!("{REFUSED} (after 0ms in state CONNECT, 3 identical error(s) suppressed)");
         assert_eq!(clean(&reason), REFUSED);
         assert_eq!(clean("plain"), "plain");
+        assert_eq!(
+            describe(Code::BrokerTransportFailure),
+            "Local: Broker transport failure"
+        );
     }
 
     #[test]
@@ -255,7 +272,7 @@ mod tests {
         };
         assert_eq!(
             of(Code::UnknownTopicOrPartition),
-            "kafka: topic costs does not exist on b:1; waiting for it"
+            "kafka: topic costs does not exist on b:1"
         );
         assert_eq!(
             of(Code::TopicAuthorizationFailed),
