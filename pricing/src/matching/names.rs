@@ -100,7 +100,7 @@ pub(super) const BEDROCK_VENDORS: [&str; 16] = [
 ];
 
 /// Provider names with `_` for `-`, `.` and space, in small letters.
-pub(super) fn normalised(provider: &str) -> String {
+pub(crate) fn normalised(provider: &str) -> String {
     let unify = |letter: char| {
         if matches!(letter, '-' | '.' | ' ') {
             '_'
