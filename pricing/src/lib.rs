@@ -42,6 +42,7 @@ pub mod rating;
 mod time;
 mod unpriced;
 pub mod usage;
+mod window;
 
 pub use book::{Book, PriceEntry};
 pub use format::BookError;

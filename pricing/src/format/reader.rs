@@ -1,211 +1,85 @@
-//! The text form of a price book: TOML in, checked specifications out.
-//!
-//! ```toml
-//! provider = "anthropic"
-//! provider_aliases = ["claude"]
-//! [[model]]
-//! name = "claude-sonnet-4-20250514"        # as the provider's API names it
-//! aliases = ["claude-sonnet-4"]            # exact, capitals do not matter
-//! patterns = ["claude-sonnet-4-2025*"]     # tried last, the longest literal first
-//! free = false                             # true: no prices, everything costs 0
-//! [[model.price]]
-//! from = "2025-05-22"                      # UTC date, or an RFC 3339 time
-//! source = "https://…"                     # where the price was read
-//! as_of = "2026-11-22"                     # and when
-//! per_mtok = { input = "3.00", cache_read = "0.30", output = "15.00" }   # USD per million tokens, as strings
-//! per_unit = { web_search_medium = "0.01" }                              # USD per single unit
-//! [[model.price.above]]                    # the whole request, when its input-side tokens are more than …
-//! input = 200000
-//! per_mtok = { input = "6.00", output = "22.50" }
-//! [[model.price.graduated]]                # only the units of a meter beyond …
-//! units = 1000000
-//! per_mtok = { output = "12.00" }
-//! [model.price.batch]                      # batch, flex or priority
-//! multiplier = "0.5"                       # of the standard rates of token meters; and/or rates of its own
-//! ```
-//!
-//! A price is text, since a TOML float has lost digits before anyone could look. Errors name the file, the line, the key,
-//! the value and what was expected; unknown keys are errors.
-//!
-//! Limits: 64 MiB of text, names of 1 to 256 bytes, 100,000 models a book.
+//! From the tables of a book's text to checked specifications; every error shows the value as it stands in the text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::Deserialize;
+use chrono::NaiveDate;
 use toml::{Spanned, Value};
 
+use super::{
+    AboveTable, BookError, FileTable, GraduatedTable, Lists, ModelTable, NAME_MAX_BYTES, PriceTable, Prices,
+    RegionTable, WindowTable,
+};
 use crate::book::{ModelSpec, PriceSpec, ProviderSpec};
 use crate::meter::Meter;
 use crate::money::Money;
-use crate::rates::{Factor, Lane, Listed, RateSpec, ServiceTier, THRESHOLDS_MAX, TierSpec, UNIT_PRICE_MAX};
+use crate::rates::{
+    Factor, Lane, Lanes, Listed, REGIONS_MAX, RateSpec, RegionSpec, ServiceTier, THRESHOLDS_MAX, TierSpec,
+    UNIT_PRICE_MAX, WindowSpec,
+};
 use crate::time::EventTime;
+use crate::window::{WallTime, Weekdays, Window};
 
-const TEXT_MAX_BYTES: usize = 64 * 1024 * 1024;
-const NAME_MAX_BYTES: usize = 256;
-pub(crate) const MODELS_MAX: usize = 100_000;
-
-/// Why a price book cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BookError {
-    /// The text is not TOML, or not a book: unknown keys, missing keys, wrong types.
-    #[error("{origin}:{line}: {message}")]
-    Syntax {
-        origin: String,
-        line: usize,
-        message: String,
-    },
-    #[error("{origin}:{line}: `{key}` is {value}; expected {expected}")]
-    Value {
-        origin: String,
-        line: usize,
-        key: String,
-        value: String,
-        expected: String,
-    },
-    #[error("{origin}: {message}")]
-    TooLarge { origin: String, message: String },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileTable {
-    provider: Spanned<String>,
-    #[serde(default)]
-    provider_aliases: Vec<Spanned<String>>,
-    #[serde(default)]
-    model: Vec<ModelTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ModelTable {
-    name: Spanned<String>,
-    #[serde(default)]
-    aliases: Vec<Spanned<String>>,
-    #[serde(default)]
-    patterns: Vec<Spanned<String>>,
-    #[serde(default)]
-    free: bool,
-    #[serde(default)]
-    price: Vec<PriceTable>,
-}
-
-type Prices = BTreeMap<String, Spanned<Value>>;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PriceTable {
-    from: Spanned<Value>,
-    source: Option<String>,
-    as_of: Option<Spanned<Value>>,
-    #[serde(default)]
-    per_mtok: Prices,
-    #[serde(default)]
-    per_unit: Prices,
-    #[serde(default)]
-    above: Vec<AboveTable>,
-    #[serde(default)]
-    graduated: Vec<GraduatedTable>,
-    batch: Option<TierTable>,
-    flex: Option<TierTable>,
-    priority: Option<TierTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AboveTable {
-    input: Spanned<u64>,
-    #[serde(default)]
-    per_mtok: Prices,
-    #[serde(default)]
-    per_unit: Prices,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GraduatedTable {
-    units: Spanned<u64>,
-    #[serde(default)]
-    per_mtok: Prices,
-    #[serde(default)]
-    per_unit: Prices,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TierTable {
-    multiplier: Option<Spanned<Value>>,
-    #[serde(default)]
-    per_mtok: Prices,
-    #[serde(default)]
-    per_unit: Prices,
-    #[serde(default)]
-    above: Vec<AboveTable>,
-    #[serde(default)]
-    graduated: Vec<GraduatedTable>,
-}
-
-/// Reads one book text.
-pub(crate) fn parse(text: &str, origin: &str) -> Result<(ProviderSpec, Vec<ModelSpec>), BookError> {
-    if text.len() > TEXT_MAX_BYTES {
-        let message = format!("{} bytes of prices, more than {TEXT_MAX_BYTES}", text.len());
-        return Err(BookError::TooLarge {
-            origin: origin.to_owned(),
-            message,
-        });
-    }
-    let reader = Reader { text, origin };
-    let file: FileTable = toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| reader.line(span.start));
-        let shown: String = text
-            .lines()
-            .nth(line - 1)
-            .unwrap_or("")
-            .trim()
-            .chars()
-            .take(80)
-            .collect();
-        BookError::Syntax {
-            origin: origin.to_owned(),
-            line,
-            message: format!("{} in `{shown}`", error.message()),
-        }
-    })?;
-    if file.model.len() > MODELS_MAX {
-        let message = format!("{} models, more than {MODELS_MAX}", file.model.len());
-        return Err(BookError::TooLarge {
-            origin: origin.to_owned(),
-            message,
-        });
-    }
-    let provider = ProviderSpec {
-        name: reader.name("provider", &file.provider)?.into(),
-        aliases: file
-            .provider_aliases
-            .iter()
-            .map(|alias| reader.name("provider_aliases", alias))
-            .collect::<Result<_, _>>()?,
-        origin: origin.into(),
-        line: reader.line(file.provider.span().start),
-    };
-    let models = file
-        .model
-        .iter()
-        .map(|model| reader.model(&provider.name, model))
-        .collect::<Result<_, _>>()?;
-    Ok((provider, models))
-}
-
-struct Reader<'a> {
-    text: &'a str,
-    origin: &'a str,
+pub(super) struct Reader<'a> {
+    pub text: &'a str,
+    pub origin: &'a str,
 }
 
 impl Reader<'_> {
-    fn line(&self, offset: usize) -> usize {
+    pub(super) fn line(&self, offset: usize) -> usize {
         let before = &self.text.as_bytes()[..offset.min(self.text.len())];
         before.iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    /// The providers of a file: one at its top, or several with models that say whose they are.
+    pub(super) fn file(&self, file: &FileTable) -> Result<Lists, BookError> {
+        let mut lists: Lists = Vec::new();
+        let top = file.provider.as_ref().map(|name| (name, &file.provider_aliases));
+        let several = file.providers.iter().map(|table| (&table.name, &table.aliases));
+        for (name, aliases) in top.into_iter().chain(several) {
+            let aliases = aliases.iter().map(|alias| self.name("provider_aliases", alias));
+            let provider = ProviderSpec {
+                name: self.name("provider", name)?.into(),
+                aliases: aliases.collect::<Result<_, _>>()?,
+                origin: self.origin.into(),
+                line: self.line(name.span().start),
+            };
+            if lists
+                .iter()
+                .any(|(other, _)| other.name.eq_ignore_ascii_case(&provider.name))
+            {
+                return Err(self.error("provider", name, "each provider once in a file"));
+            }
+            lists.push((provider, Vec::new()));
+        }
+        if lists.is_empty() {
+            return Err(BookError::Syntax {
+                origin: self.origin.to_owned(),
+                line: 1,
+                message: "missing field `provider`: expected `provider = \"…\"`, or one [[providers]] each".to_owned(),
+            });
+        }
+        for model in &file.model {
+            let list = match &model.provider {
+                Some(name) => {
+                    let list = lists
+                        .iter()
+                        .position(|(provider, _)| provider.name.eq_ignore_ascii_case(name.get_ref()));
+                    list.ok_or_else(|| self.error("model.provider", name, "a provider that this file declares"))?
+                }
+                None if file.provider.is_some() => 0,
+                None => {
+                    return Err(self.error(
+                        "model.name",
+                        &model.name,
+                        "`provider` beside it, since the file has none at its top",
+                    ));
+                }
+            };
+            let model = self.model(&lists[list].0.name, model)?;
+            lists[list].1.push(model);
+        }
+        Ok(lists)
     }
 
     /// An error about a value, shown as it stands in the text.
@@ -307,16 +181,40 @@ impl Reader<'_> {
             let expected = "the price to list rates under per_mtok or per_unit";
             return Err(self.error(format!("model.price.from of `{model}`"), &table.from, expected));
         }
-        let standard = Lane::standard(&spec);
-        self.check_ranges(model, &standard, &table.from)?;
+        let windows: Vec<WindowSpec> = table
+            .window
+            .iter()
+            .map(|window| self.window(window, &spec))
+            .collect::<Result<_, _>>()?;
+        let regions: Vec<RegionSpec> = table
+            .region
+            .iter()
+            .map(|region| self.region(region))
+            .collect::<Result<_, _>>()?;
+        if windows.len() > Window::MAX || regions.len() > REGIONS_MAX {
+            let expected = format!("at most {} windows and {REGIONS_MAX} regions", Window::MAX);
+            return Err(self.error(format!("model.price.from of `{model}`"), &table.from, expected));
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = regions
+            .iter()
+            .flat_map(|region| &region.names)
+            .find(|name| !names.insert(*name))
+        {
+            let expected = format!("each region once (`{twice}`)");
+            return Err(self.error(
+                format!("model.price.region.names of `{model}` from"),
+                &table.from,
+                expected,
+            ));
+        }
         let mut tiers = [None, None, None];
-        let mut lanes = [standard.clone(), standard.clone(), standard.clone(), standard.clone()];
-        for (tier, table_of_tier) in [
+        for (tier, tier_table) in [
             (ServiceTier::Batch, &table.batch),
             (ServiceTier::Flex, &table.flex),
             (ServiceTier::Priority, &table.priority),
         ] {
-            let Some(tier_table) = table_of_tier else { continue };
+            let Some(tier_table) = tier_table else { continue };
             let key = format!("model.price.{tier}");
             let multiplier = tier_table.multiplier.as_ref();
             let multiplier = multiplier
@@ -329,27 +227,142 @@ impl Reader<'_> {
                 &tier_table.above,
                 &tier_table.graduated,
             )?;
-            let spec = TierSpec { multiplier, rates };
-            let lane = Lane::tier(&standard, &spec).map_err(|meter| match tier_table.multiplier.as_ref() {
-                Some(factor) => self.error(
-                    format!("{key}.multiplier of `{model}`"),
-                    factor,
-                    format!("a factor that keeps the price of `{meter}` within 18 decimals; list that rate instead"),
-                ),
-                None => self.error(key.clone(), &table.from, "rates within 18 decimals"),
-            })?;
-            self.check_ranges(model, &lane, &table.from)?;
-            lanes[tier as usize] = lane;
-            tiers[tier as usize - 1] = Some(spec);
+            tiers[tier as usize - 1] = Some(TierSpec { multiplier, rates });
         }
         let source = table.source.as_deref().map(Arc::from);
-        Ok(PriceSpec {
+        let mut price = PriceSpec {
             from,
             source,
             as_of,
             standard: spec,
             tiers,
-            lanes,
+            windows,
+            regions,
+            grid: Vec::new(),
+        };
+        price.grid = self.grid(model, &price, table)?;
+        Ok(price)
+    }
+
+    /// The lanes of every window and region of a price.
+    fn grid(&self, model: &str, price: &PriceSpec, table: &PriceTable) -> Result<Vec<Lanes>, BookError> {
+        let too_fine = |key: &str, factor: Option<&Spanned<Value>>, meter: Meter| {
+            let expected =
+                format!("a factor that keeps the price of `{meter}` within 18 decimals; list that rate instead");
+            self.error(
+                format!("model.price.{key}.multiplier of `{model}`"),
+                factor.unwrap_or(&table.from),
+                expected,
+            )
+        };
+        let tier_tables = [&table.batch, &table.flex, &table.priority];
+        let always = Lane::standard(&price.standard);
+        let mut grid = Vec::with_capacity((price.windows.len() + 1) * (price.regions.len() + 1));
+        let windows = price.windows.iter().zip(&table.window);
+        for window in std::iter::once(None).chain(windows.map(Some)) {
+            let standard = match window {
+                None => always.clone(),
+                Some((window, table)) => Lane::tier(&always, &window.rates)
+                    .map_err(|meter| too_fine("window", table.multiplier.as_ref(), meter))?,
+            };
+            self.check_ranges(model, &standard, &table.from)?;
+            let mut lanes = [standard.clone(), standard.clone(), standard.clone(), standard.clone()];
+            for tier in [ServiceTier::Batch, ServiceTier::Flex, ServiceTier::Priority] {
+                let position = tier as usize - 1;
+                let Some(spec) = &price.tiers[position] else { continue };
+                let factor = tier_tables[position]
+                    .as_ref()
+                    .and_then(|table| table.multiplier.as_ref());
+                let lane = Lane::tier(&standard, spec).map_err(|meter| too_fine(tier.name(), factor, meter))?;
+                self.check_ranges(model, &lane, &table.from)?;
+                lanes[tier as usize] = lane;
+            }
+            grid.push(lanes.clone());
+            for (region, table) in price.regions.iter().zip(&table.region) {
+                let mut there = lanes.clone();
+                for lane in &mut there {
+                    let multiplied = lane.multiplied(region.multiplier);
+                    *lane = multiplied.map_err(|meter| too_fine("region", Some(&table.multiplier), meter))?;
+                }
+                grid.push(there);
+            }
+        }
+        Ok(grid)
+    }
+
+    fn window(&self, table: &WindowTable, standard: &RateSpec) -> Result<WindowSpec, BookError> {
+        let key = "model.price.window";
+        let zone = table.zone.get_ref().parse();
+        let zone = zone.map_err(|_| {
+            self.error(
+                format!("{key}.zone"),
+                &table.zone,
+                "an IANA zone such as \"Asia/Shanghai\"",
+            )
+        })?;
+        let clock = |name: &str, value: &Spanned<String>| {
+            let expected = "a time of day such as \"16:30\", up to \"24:00\"";
+            WallTime::parse(value.get_ref()).ok_or_else(|| self.error(format!("{key}.{name}"), value, expected))
+        };
+        let mut days = Weekdays::EVERY;
+        if let Some(first) = table.days.first() {
+            let names = table.days.iter().map(|day| day.get_ref().as_str());
+            let expected = "days of the week: mon, tue, wed, thu, fri, sat, sun";
+            days = Weekdays::parse(names).ok_or_else(|| self.error(format!("{key}.days"), first, expected))?;
+        }
+        let mut except = BTreeSet::new();
+        for day in &table.except {
+            let text = match day.get_ref() {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let date: NaiveDate = text
+                .parse()
+                .map_err(|_| self.error(format!("{key}.except"), day, "a date such as \"2026-10-01\""))?;
+            except.insert(date);
+        }
+        if except.len() > Window::EXCEPT_MAX {
+            let expected = format!("at most {} excepted days", Window::EXCEPT_MAX);
+            return Err(self.error(format!("{key}.except"), &table.zone, expected));
+        }
+        let multiplier = table.multiplier.as_ref();
+        let multiplier = multiplier
+            .map(|factor| self.factor(&format!("{key}.multiplier"), factor))
+            .transpose()?;
+        let rates = self.rates(key, &table.per_mtok, &table.per_unit, &table.above, &table.graduated)?;
+        if multiplier.is_none() && !standard.above.is_empty() && rates.above.is_empty() {
+            let expected = "`above` too, or a multiplier, since the standard rates depend on length";
+            return Err(self.error(format!("{key}.from"), &table.from, expected));
+        }
+        if multiplier.is_none() && rates.listed.is_empty() {
+            return Err(self.error(format!("{key}.from"), &table.from, "a multiplier or rates beside it"));
+        }
+        Ok(WindowSpec {
+            window: Window {
+                zone,
+                days,
+                from: clock("from", &table.from)?,
+                to: clock("to", &table.to)?,
+                except: except.into_iter().collect(),
+            },
+            rates: TierSpec { multiplier, rates },
+        })
+    }
+
+    fn region(&self, table: &RegionTable) -> Result<RegionSpec, BookError> {
+        let key = "model.price.region";
+        let mut names = table
+            .names
+            .iter()
+            .map(|name| Ok(self.name(&format!("{key}.names"), name)?.to_ascii_lowercase()))
+            .collect::<Result<Vec<_>, BookError>>()?;
+        names.sort_unstable();
+        if names.is_empty() {
+            return Err(self.error(format!("{key}.multiplier"), &table.multiplier, "names beside it"));
+        }
+        Ok(RegionSpec {
+            names,
+            multiplier: self.factor(&format!("{key}.multiplier"), &table.multiplier)?,
         })
     }
 
