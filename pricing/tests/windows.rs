@@ -265,3 +265,35 @@ fn the_list_of_prices_shows_hours_and_regions() {
         ]
     );
 }
+
+#[test]
+fn deepseek_s_nights_and_peak_hours_are_in_the_catalog() {
+    let book = Book::builtin().unwrap();
+    for (model, time, expected) in [
+        ("deepseek-chat", "2025-02-26T16:29:59Z", "0.27"),
+        ("deepseek-chat", "2025-02-26T16:30:00Z", "0.135"),
+        ("deepseek-chat", "2025-06-30T23:59:59Z", "0.135"),
+        ("deepseek-chat", "2025-07-01T00:29:59Z", "0.135"),
+        ("deepseek-chat", "2025-07-01T00:30:00Z", "0.27"),
+        ("deepseek-reasoner", "2025-07-01T16:30:00Z", "0.135"),
+        ("deepseek-reasoner", "2025-07-01T12:00:00Z", "0.55"),
+        // The nights ended with the price list of 2025-09-05, 16:00 UTC.
+        ("deepseek-reasoner", "2025-09-05T16:30:00Z", "0.56"),
+        // Saturday: peak hours were daily for a week, then on working days.
+        ("deepseek-v4-pro", "2026-08-22T01:00:00Z", "1.32"),
+        ("deepseek-v4-pro", "2026-08-29T01:00:00Z", "0.66"),
+        ("deepseek-v4-pro", "2026-08-31T01:00:00Z", "1.32"),
+        ("deepseek-v4-pro", "2026-08-31T04:00:00Z", "0.66"),
+        ("deepseek-v4-pro", "2026-08-31T06:00:00Z", "1.32"),
+        // National Day.
+        ("deepseek-flash", "2026-10-01T02:00:00Z", "0.15"),
+        ("deepseek-flash", "2026-10-08T02:00:00Z", "0.3"),
+    ] {
+        let plan = book.plan("deepseek", model).unwrap();
+        assert_eq!(
+            cost(&plan, time, ServiceTier::Standard, None),
+            expected,
+            "{model} {time}"
+        );
+    }
+}
