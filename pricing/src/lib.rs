@@ -31,7 +31,9 @@
 
 mod book;
 mod catalog;
+pub mod compare;
 pub mod format;
+pub mod import;
 mod json;
 pub mod matching;
 mod meter;
@@ -46,6 +48,7 @@ mod window;
 
 pub use book::{Book, PriceEntry};
 pub use format::BookError;
+pub use import::{ImportError, ImportFormat, ImportOptions, ImportReport, Imported, import};
 pub use matching::{Explanation, MatchKind};
 pub use meter::{Meter, Side};
 pub use money::{Money, MoneyError};

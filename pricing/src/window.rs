@@ -22,6 +22,9 @@ const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 pub(crate) struct WallTime(u16);
 
 impl WallTime {
+    pub(crate) const MIDNIGHT: WallTime = WallTime(0);
+    pub(crate) const END: WallTime = WallTime(MINUTES_PER_DAY);
+
     /// Reads `16:30`, up to `24:00`.
     pub(crate) fn parse(text: &str) -> Option<WallTime> {
         let (hour, minute) = text.split_once(':')?;
@@ -32,6 +35,13 @@ impl WallTime {
         let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
         let minutes = hour * 60 + minute;
         (minute < 60 && minutes <= MINUTES_PER_DAY).then_some(WallTime(minutes))
+    }
+}
+
+impl WallTime {
+    /// The clock time so many hours later, on the next day where it must be.
+    pub(crate) fn later_by_hours(self, hours: u16) -> WallTime {
+        WallTime((self.0 + hours * 60) % MINUTES_PER_DAY)
     }
 }
 
