@@ -32,6 +32,7 @@
 mod book;
 mod catalog;
 pub mod compare;
+pub mod contracts;
 pub mod format;
 pub mod import;
 mod json;
@@ -47,6 +48,7 @@ pub mod usage;
 mod window;
 
 pub use book::{Book, PriceEntry};
+pub use contracts::{Charge, ChargeError, Charged, Contracts};
 pub use format::BookError;
 pub use import::{ImportError, ImportFormat, ImportOptions, ImportReport, Imported, import};
 pub use matching::{Explanation, MatchKind};

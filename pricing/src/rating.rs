@@ -139,6 +139,23 @@ impl Plan {
         }
     }
 
+    /// The cost of other usage at the unit prices a row was charged by: a part of the row, say.
+    ///
+    /// # Errors
+    /// [`Unpriced`] for a meter without a rate.
+    pub fn cost_at(&self, rates: &RatesRef, usage: &Usage) -> Result<Money, Unpriced> {
+        let timeline = &*self.timeline;
+        self.set(rates).cost(usage).map_err(|refused| match refused {
+            Refused::NoRate(meter) => Unpriced::NoRate {
+                model: Arc::clone(&timeline.model),
+                meter,
+            },
+            Refused::Overflow => Unpriced::Overflow {
+                model: Arc::clone(&timeline.model),
+            },
+        })
+    }
+
     /// The unit prices as a JSON object: meter to USD per single unit as an exact decimal string, in meter order.
     ///
     /// ```json
@@ -152,10 +169,14 @@ impl Plan {
     /// If `rates` is of a row rated by another plan, with prices that this plan does not have.
     #[must_use]
     pub fn unit_prices(&self, rates: &RatesRef) -> &str {
+        &self.set(rates).text
+    }
+
+    fn set(&self, rates: &RatesRef) -> &RateSet {
         let sets = &self.timeline.sets;
         let set = sets.get(rates.slot as usize).filter(|set| set.id == rates.id);
         match set.or_else(|| sets.iter().find(|set| set.id == rates.id)) {
-            Some(set) => &set.text,
+            Some(set) => set,
             None => panic!(
                 "RATE-1: rates {:016x} are not of the plan of `{}`",
                 rates.id, self.timeline.model

@@ -50,7 +50,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use self::reader::Reader;
+pub(crate) use self::reader::Reader;
 pub(crate) use self::writer::write;
 use crate::book::{ModelSpec, ProviderSpec};
 
@@ -117,7 +117,7 @@ struct ModelTable {
     price: Vec<PriceTable>,
 }
 
-type Prices = BTreeMap<String, Spanned<Value>>;
+pub(crate) type Prices = BTreeMap<String, Spanned<Value>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -217,22 +217,7 @@ pub(crate) fn parse(text: &str, origin: &str) -> Result<Lists, BookError> {
         });
     }
     let reader = Reader { text, origin };
-    let file: FileTable = toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| reader.line(span.start));
-        let shown: String = text
-            .lines()
-            .nth(line - 1)
-            .unwrap_or("")
-            .trim()
-            .chars()
-            .take(80)
-            .collect();
-        BookError::Syntax {
-            origin: origin.to_owned(),
-            line,
-            message: format!("{} in `{shown}`", error.message()),
-        }
-    })?;
+    let file: FileTable = reader.tables()?;
     if file.model.len() > MODELS_MAX {
         let message = format!("{} models, more than {MODELS_MAX}", file.model.len());
         return Err(BookError::TooLarge {

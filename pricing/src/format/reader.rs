@@ -20,13 +20,27 @@ use crate::rates::{
 use crate::time::EventTime;
 use crate::window::{WallTime, Weekdays, Window};
 
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     pub text: &'a str,
     pub origin: &'a str,
 }
 
 impl Reader<'_> {
-    pub(super) fn line(&self, offset: usize) -> usize {
+    /// The text as tables.
+    pub(crate) fn tables<T: serde::de::DeserializeOwned>(&self) -> Result<T, BookError> {
+        toml::from_str(self.text).map_err(|error| {
+            let line = error.span().map_or(1, |span| self.line(span.start));
+            let shown = self.text.lines().nth(line - 1).unwrap_or("").trim();
+            let shown: String = shown.chars().take(80).collect();
+            BookError::Syntax {
+                origin: self.origin.to_owned(),
+                line,
+                message: format!("{} in `{shown}`", error.message()),
+            }
+        })
+    }
+
+    pub(crate) fn line(&self, offset: usize) -> usize {
         let before = &self.text.as_bytes()[..offset.min(self.text.len())];
         before.iter().filter(|byte| **byte == b'\n').count() + 1
     }
@@ -83,7 +97,12 @@ impl Reader<'_> {
     }
 
     /// An error about a value, shown as it stands in the text.
-    fn error<T>(&self, key: impl Into<String>, value: &Spanned<T>, expected: impl Into<String>) -> BookError {
+    pub(crate) fn error<T>(
+        &self,
+        key: impl Into<String>,
+        value: &Spanned<T>,
+        expected: impl Into<String>,
+    ) -> BookError {
         let shown: String = self.text.get(value.span()).unwrap_or("").chars().take(80).collect();
         BookError::Value {
             origin: self.origin.to_owned(),
@@ -94,7 +113,7 @@ impl Reader<'_> {
         }
     }
 
-    fn name(&self, key: &str, name: &Spanned<String>) -> Result<String, BookError> {
+    pub(crate) fn name(&self, key: &str, name: &Spanned<String>) -> Result<String, BookError> {
         let text = name.get_ref();
         let plain = !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control);
         if plain && text.len() <= NAME_MAX_BYTES {
@@ -432,7 +451,7 @@ impl Reader<'_> {
     }
 
     /// Prices of one unit.
-    fn listed(&self, key: &str, per_mtok: &Prices, per_unit: &Prices) -> Result<Listed, BookError> {
+    pub(crate) fn listed(&self, key: &str, per_mtok: &Prices, per_unit: &Prices) -> Result<Listed, BookError> {
         let mut listed = Listed::new();
         for (table, prices, per) in [("per_mtok", per_mtok, 1_000_000), ("per_unit", per_unit, 1)] {
             for (name, price) in prices {
@@ -476,7 +495,7 @@ impl Reader<'_> {
         Factor::new(self.decimal(key, factor)?).ok_or_else(|| self.error(key, factor, "a factor from 0 to 100"))
     }
 
-    fn decimal(&self, key: &str, value: &Spanned<Value>) -> Result<Money, BookError> {
+    pub(crate) fn decimal(&self, key: &str, value: &Spanned<Value>) -> Result<Money, BookError> {
         match value.get_ref() {
             Value::String(text) => text
                 .parse()
@@ -494,7 +513,7 @@ impl Reader<'_> {
     }
 
     /// A date or time, as a string or as TOML's own type.
-    fn time(&self, key: &str, value: &Spanned<Value>) -> Result<EventTime, BookError> {
+    pub(crate) fn time(&self, key: &str, value: &Spanned<Value>) -> Result<EventTime, BookError> {
         let time = match value.get_ref() {
             Value::String(text) => EventTime::parse(text).ok(),
             Value::Datetime(datetime) => EventTime::parse(&datetime.to_string()).ok(),
