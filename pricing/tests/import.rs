@@ -123,7 +123,7 @@ fn litellm_s_keys_become_meters_lengths_tiers_hours_and_regions() {
     );
     assert_eq!(
         cost(
-            &*book.plan("openai", "whisper").unwrap(),
+            &book.plan("openai", "whisper").unwrap(),
             &[(Meter::Seconds, 60)],
             noon,
             standard
@@ -138,7 +138,7 @@ fn litellm_s_keys_become_meters_lengths_tiers_hours_and_regions() {
     assert_eq!(book.plan("gemini", "gemini/g2").unwrap().model(), "g2");
     assert_eq!(
         cost(
-            &*book.plan("gemini", "g3").unwrap(),
+            &book.plan("gemini", "g3").unwrap(),
             &[(Meter::Input, MTOK)],
             noon,
             standard
@@ -147,7 +147,7 @@ fn litellm_s_keys_become_meters_lengths_tiers_hours_and_regions() {
     );
     assert_eq!(
         cost(
-            &*book.plan("gemini", "gemini/g3").unwrap(),
+            &book.plan("gemini", "gemini/g3").unwrap(),
             &[(Meter::Input, MTOK)],
             noon,
             standard
@@ -250,7 +250,7 @@ fn genai_prices_units_dates_hours_matches_and_fallbacks_are_taken() {
     );
     assert_eq!(
         cost(
-            &*book.plan("resale", "a-2").unwrap(),
+            &book.plan("resale", "a-2").unwrap(),
             &[(Meter::Input, MTOK)],
             noon,
             standard
