@@ -20,7 +20,7 @@ use crate::format::{self, BookError, MODELS_MAX};
 use crate::matching::{Explanation, Index};
 use crate::meter::Meter;
 use crate::money::Money;
-use crate::rates::{Lane, RateSpec, ServiceTier, TierSpec};
+use crate::rates::{Lanes, RateSpec, RegionSpec, ServiceTier, TierSpec, WindowSpec};
 use crate::rating::{Plan, RatesRef, Timeline};
 use crate::time::EventTime;
 use crate::unpriced::Unpriced;
@@ -61,8 +61,27 @@ pub(crate) struct PriceSpec {
     pub standard: RateSpec,
     /// Batch, flex, priority.
     pub tiers: [Option<TierSpec>; 3],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<WindowSpec>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<RegionSpec>,
+    /// By window (first: none), then by region (first: none); see [`PriceSpec::lanes`].
     #[serde(skip)]
-    pub lanes: [Lane; ServiceTier::COUNT],
+    pub grid: Vec<Lanes>,
+}
+
+impl PriceSpec {
+    /// Every window (none first) with every region (none first), and the lanes there.
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = (Option<&WindowSpec>, Option<&RegionSpec>, &Lanes)> {
+        let windows = std::iter::once(None).chain(self.windows.iter().map(Some));
+        let cells = windows.flat_map(|window| {
+            let regions = std::iter::once(None).chain(self.regions.iter().map(Some));
+            regions.map(move |region| (window, region))
+        });
+        cells
+            .zip(&self.grid)
+            .map(|((window, region), lanes)| (window, region, lanes))
+    }
 }
 
 /// An immutable, compiled price book.
@@ -88,6 +107,10 @@ pub struct PriceEntry {
     pub above_input: u64,
     /// Holds for the units of the meter beyond this; 0: from the first on.
     pub above_units: u64,
+    /// Holds in these hours only, such as `mon,tue 09:00-12:00 Asia/Shanghai`; `None`: at all hours without an entry of their own.
+    pub window: Option<Arc<str>>,
+    /// Holds in these regions only, such as `us,eu`; `None`: wherever there is no entry of their own.
+    pub region: Option<Arc<str>>,
     /// USD per single unit.
     pub unit_price: Money,
     /// `None`: always (a model declared free).
@@ -105,7 +128,7 @@ impl Book {
     /// None that a released build can meet: a test loads the same files.
     pub fn builtin() -> Result<Book, BookError> {
         let files = catalog::FILES.iter().map(|(origin, text)| format::parse(text, origin));
-        Book::of(files.collect::<Result<Vec<_>, _>>()?)
+        Book::of(files.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// The book of one text; see [`crate::format`] for the form.
@@ -113,7 +136,7 @@ impl Book {
     /// # Errors
     /// What is wrong, with `origin` (a file name), line, key, value and what was expected.
     pub fn from_toml(text: &str, origin: &str) -> Result<Book, BookError> {
-        Book::of(vec![format::parse(text, origin)?])
+        Book::of(format::parse(text, origin)?)
     }
 
     /// This book with `over` laid over it: a model of `over` replaces the same (provider, name), and where an alias or
@@ -151,6 +174,18 @@ impl Book {
                 .or_insert(provider);
         }
         Book::compile(providers, models)
+    }
+
+    /// The book as one text that [`Book::from_toml`] reads back to a book of the same revision. Canonical: the same content
+    /// gives the same text.
+    ///
+    /// # Errors
+    /// For a book that was laid over another: which of two names wins cannot be said in one text. Write each by itself.
+    pub fn to_toml(&self) -> Result<String, BookError> {
+        if self.models.iter().any(|model| model.layer != 0) {
+            return Err(BookError::Overlaid);
+        }
+        Ok(format::write(self.providers.values(), &self.models))
     }
 
     /// First 16 hexadecimal digits of the SHA-256 of the content.
@@ -211,6 +246,8 @@ impl Book {
                     service_tier: ServiceTier::Standard,
                     above_input: 0,
                     above_units: 0,
+                    window: None,
+                    region: None,
                     unit_price: Money::ZERO,
                     valid_from: None,
                     valid_to: None,
@@ -221,13 +258,15 @@ impl Book {
                 let valid_to = model.prices.get(position + 1).map(|next| next.from);
                 let priced =
                     |tier: &ServiceTier| *tier == ServiceTier::Standard || price.tiers[*tier as usize - 1].is_some();
-                let lanes = ServiceTier::ALL
-                    .into_iter()
-                    .filter(priced)
-                    .map(|tier| (tier, &price.lanes[tier as usize]));
-                lanes
-                    .flat_map(|(tier, lane)| lane.rates().map(move |rate| (tier, rate)))
-                    .map(
+                price.lanes().flat_map(move |(window, region, lanes)| {
+                    let window: Option<Arc<str>> = window.map(|window| window.window.to_string().into());
+                    let region: Option<Arc<str>> = region.map(|region| region.names.join(",").into());
+                    let lanes = ServiceTier::ALL
+                        .into_iter()
+                        .filter(priced)
+                        .map(|tier| (tier, &lanes[tier as usize]));
+                    let rates = lanes.flat_map(|(tier, lane)| lane.rates().map(move |rate| (tier, rate)));
+                    rates.map(
                         move |(service_tier, (above_input, above_units, meter, unit_price))| PriceEntry {
                             provider: Arc::clone(&model.provider),
                             model: Arc::clone(&model.name),
@@ -235,6 +274,8 @@ impl Book {
                             service_tier,
                             above_input,
                             above_units,
+                            window: window.clone(),
+                            region: region.clone(),
                             unit_price,
                             valid_from: Some(price.from),
                             valid_to,
@@ -242,12 +283,13 @@ impl Book {
                             as_of: price.as_of,
                         },
                     )
+                })
             }))
         })
     }
 
     /// Puts texts of one layer together; here a name that is used twice is an error.
-    fn of(files: Vec<(ProviderSpec, Vec<ModelSpec>)>) -> Result<Book, BookError> {
+    fn of(files: format::Lists) -> Result<Book, BookError> {
         let mut providers: BTreeMap<String, ProviderSpec> = BTreeMap::new();
         let mut models: Vec<ModelSpec> = Vec::new();
         for (provider, mut of_provider) in files {

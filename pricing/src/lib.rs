@@ -31,21 +31,30 @@
 
 mod book;
 mod catalog;
+pub mod compare;
+pub mod contracts;
 pub mod format;
+pub mod import;
+mod json;
 pub mod matching;
 mod meter;
 mod money;
+pub mod providers;
 pub mod rates;
 pub mod rating;
 mod time;
 mod unpriced;
 pub mod usage;
+mod window;
 
 pub use book::{Book, PriceEntry};
+pub use contracts::{Charge, ChargeError, Charged, Contracts};
 pub use format::BookError;
+pub use import::{ImportError, ImportFormat, ImportOptions, ImportReport, Imported, import};
 pub use matching::{Explanation, MatchKind};
 pub use meter::{Meter, Side};
 pub use money::{Money, MoneyError};
+pub use providers::{ProviderUsage, ProviderUsageError, normalize_provider_usage};
 pub use rates::ServiceTier;
 pub use rating::{Plan, Rated, RatesRef, RecomputeError, recompute};
 pub use time::{EventTime, TimeError};

@@ -122,6 +122,42 @@ impl Money {
         })
     }
 
+    /// `self × factor`, where the factor is a decimal held as [`Money`] is; rounded half to even at the 18th decimal, and
+    /// whether it had to be.
+    ///
+    /// `None` where the product leaves the range.
+    #[must_use]
+    pub fn times_decimal(self, factor: Money) -> Option<(Money, bool)> {
+        let (high, low) = mul_wide_128(self.0.unsigned_abs(), factor.0.unsigned_abs());
+        let negative = (self.0 < 0) != (factor.0 < 0);
+        rounded_quotient(high, low, Self::ATTO_PER_USD.unsigned_abs(), negative)
+    }
+
+    /// `self ÷ divisor`, likewise.
+    ///
+    /// `None` where the divisor is zero or the quotient leaves the range.
+    #[must_use]
+    pub fn divided_by_decimal(self, divisor: Money) -> Option<(Money, bool)> {
+        if divisor.0 == 0 {
+            return None;
+        }
+        let (high, low) = mul_wide_128(self.0.unsigned_abs(), Self::ATTO_PER_USD.unsigned_abs());
+        let negative = (self.0 < 0) != (divisor.0 < 0);
+        rounded_quotient(high, low, divisor.0.unsigned_abs(), negative)
+    }
+
+    /// `self × numerator ÷ denominator`, likewise.
+    ///
+    /// `None` where the denominator is zero or the result leaves the range.
+    #[must_use]
+    pub fn scaled(self, numerator: u64, denominator: u64) -> Option<(Money, bool)> {
+        if denominator == 0 {
+            return None;
+        }
+        let (high, low) = mul_wide_128(self.0.unsigned_abs(), u128::from(numerator));
+        rounded_quotient(high, low, u128::from(denominator), self.0 < 0)
+    }
+
     /// Reads decimal text like [`FromStr`], but rounds half to even at the 18th decimal and says whether it had to.
     ///
     /// For costs that third parties report: those carry float noise. The caller counts the `true`s (MONEY-2).
@@ -358,8 +394,41 @@ fn mul_wide(factor: u128, by: u32) -> (u128, u128) {
     (high >> 64, (high << 64) | (low & u128::from(u64::MAX)))
 }
 
+/// The product of two 128-bit numbers as (high, low) halves of 256 bits.
+fn mul_wide_128(a: u128, b: u128) -> (u128, u128) {
+    const LOW: u128 = u64::MAX as u128;
+    let (a_high, a_low, b_high, b_low) = (a >> 64, a & LOW, b >> 64, b & LOW);
+    let low = a_low * b_low;
+    // None of the sums below can overflow: each is at most (2⁶⁴ − 1)² + 2 (2⁶⁴ − 1).
+    let middle = a_high * b_low + (low >> 64);
+    let cross = a_low * b_high + (middle & LOW);
+    (
+        a_high * b_high + (middle >> 64) + (cross >> 64),
+        (cross << 64) | (low & LOW),
+    )
+}
+
+/// `(high, low) / divisor`, rounded half to even, and whether it had to be; `None` outside the range of [`Money`].
+fn rounded_quotient(high: u128, low: u128, divisor: u128, negative: bool) -> Option<(Money, bool)> {
+    let (mut quotient, remainder) = div_rem_wide(high, low, divisor)?;
+    let rest = divisor - remainder;
+    if remainder > rest || (remainder == rest && quotient % 2 == 1) {
+        quotient = quotient.checked_add(1)?;
+    }
+    let amount = i128::try_from(quotient).ok()?;
+    Some((
+        Money::try_from_atto(if negative { -amount } else { amount })?,
+        remainder != 0,
+    ))
+}
+
 /// `(high, low) / divisor` by shift and subtract, with whether it divides exactly; `None` if the quotient needs more than 128 bits.
 fn div_wide(high: u128, low: u128, divisor: u128) -> Option<(u128, bool)> {
+    div_rem_wide(high, low, divisor).map(|(quotient, remainder)| (quotient, remainder == 0))
+}
+
+/// Quotient and remainder of 256 by 128 bits; `None` if the quotient needs more than 128 bits.
+fn div_rem_wide(high: u128, low: u128, divisor: u128) -> Option<(u128, u128)> {
     if high >= divisor {
         return None;
     }
@@ -373,7 +442,7 @@ fn div_wide(high: u128, low: u128, divisor: u128) -> Option<(u128, bool)> {
             quotient |= 1;
         }
     }
-    Some((quotient, remainder == 0))
+    Some((quotient, remainder))
 }
 
 #[cfg(test)]
@@ -538,7 +607,50 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn decimal_factors_are_exact_or_rounded_half_to_even() {
+        let times = |a: &str, b: &str| {
+            money(a)
+                .times_decimal(money(b))
+                .map(|(money, rounded)| (money.to_string(), rounded))
+        };
+        let over = |a: &str, b: &str| {
+            money(a)
+                .divided_by_decimal(money(b))
+                .map(|(money, rounded)| (money.to_string(), rounded))
+        };
+        let some = |text: &str, rounded| Some((text.to_owned(), rounded));
+        assert_eq!(times("1.50", "0.875"), some("1.3125", false));
+        assert_eq!(times("-2", "1.1"), some("-2.2", false));
+        assert_eq!(times("0.000000000000000001", "0.5"), some("0", true));
+        assert_eq!(times("0.000000000000000003", "0.5"), some("0.000000000000000002", true));
+        assert_eq!(
+            times("0.000000000000000001", "0.51"),
+            some("0.000000000000000001", true)
+        );
+        assert_eq!(times("99999999999999999999", "1"), some("99999999999999999999", false));
+        assert_eq!(times("99999999999999999999", "1.1"), None);
+        assert_eq!(over("1", "3"), some("0.333333333333333333", true));
+        assert_eq!(over("2", "3"), some("0.666666666666666667", true));
+        assert_eq!(over("1.085", "1.085"), some("1", false));
+        assert_eq!(over("1", "0"), None);
+        assert_eq!(over("99999999999999999999", "0.1"), None);
+        let hour = money("2.5").scaled(1, 3_600_000).unwrap();
+        assert_eq!((hour.0.to_string(), hour.1), ("0.000000694444444444".to_owned(), true));
+        assert_eq!(money("2.5").scaled(3_600_000, 3_600_000), Some((money("2.5"), false)));
+    }
+
     proptest! {
+        #[test]
+        fn times_and_over_agree_with_plain_arithmetic_where_it_fits(a in -1_000_000_000_i128..1_000_000_000, b in 1_i128..1_000_000_000) {
+            let unit = Money::ATTO_PER_USD;
+            let nano = unit / 1_000_000_000;
+            let (product, rounded) = Money::from_atto(a * nano).times_decimal(Money::from_atto(b * nano)).unwrap();
+            prop_assert_eq!((product.atto(), rounded), (a * b, false));
+            let (quotient, rounded) = Money::from_atto(a * b).divided_by_decimal(Money::from_atto(b * nano)).unwrap();
+            prop_assert_eq!((quotient.atto(), rounded), (a * nano, false));
+        }
+
         #[test]
         fn display_then_parse_is_the_identity(amount in any_money()) {
             let text = amount.to_string();

@@ -20,10 +20,14 @@
 //!
 //! A fallback never copies a graduated rate: ranges count one meter, and two counts cannot share them.
 //!
+//! Some hours have rates of their own (`window`, see [`crate::window`]): they lie over the standard rates like a service tier
+//! does, and the tiers then lie over them; so a tier's own rates hold at every hour. Regions multiply the token rates
+//! that come out. The first window that holds decides; without one, and in a region that is not listed, nothing changes.
+//!
 //! The length of a request is all its input-side tokens, cached or not. It is *above* a threshold when it is greater;
 //! then the whole request is charged at that length. A graduated range charges only the units above its start.
 //!
-//! Limits: a unit price is at most 10⁶ USD; 16 thresholds per set.
+//! Limits: a unit price is at most 10⁶ USD; 16 thresholds per set; 32 windows and 16 regions a price.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,6 +42,7 @@ use crate::money::Money;
 #[cfg(doc)]
 use crate::unpriced::Unpriced;
 use crate::usage::Usage;
+use crate::window::Window;
 
 /// The class of service a request was sent with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,6 +114,7 @@ impl Serialize for ServiceTier {
 /// The highest price of one unit that a book may list.
 pub(crate) const UNIT_PRICE_MAX: Money = Money::from_atto(1_000_000 * Money::ATTO_PER_USD);
 pub(crate) const THRESHOLDS_MAX: usize = 16;
+pub(crate) const REGIONS_MAX: usize = 16;
 
 /// Prices of one unit as listed, by meter.
 pub(crate) type Listed = BTreeMap<Meter, Money>;
@@ -135,6 +141,24 @@ pub(crate) struct TierSpec {
     pub multiplier: Option<Factor>,
     pub rates: RateSpec,
 }
+
+/// Hours with rates of their own.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct WindowSpec {
+    pub window: Window,
+    pub rates: TierSpec,
+}
+
+/// Regions in which the token rates are multiplied.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct RegionSpec {
+    /// In small letters, sorted.
+    pub names: Vec<String>,
+    pub multiplier: Factor,
+}
+
+/// The lanes of one window and one region, by service tier.
+pub(crate) type Lanes = [Lane; ServiceTier::COUNT];
 
 /// An exact decimal factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,6 +306,17 @@ impl Lane {
                 length.lay(&own);
             }
         }
+        Ok(lane)
+    }
+
+    /// This lane with its token rates multiplied.
+    ///
+    /// # Errors
+    /// The meter whose price times the multiplier has more than 18 decimals.
+    pub(crate) fn multiplied(&self, factor: Factor) -> Result<Lane, Meter> {
+        let mut lane = self.clone();
+        lane.base.multiply(factor)?;
+        lane.above.values_mut().try_for_each(|length| length.multiply(factor))?;
         Ok(lane)
     }
 

@@ -14,10 +14,11 @@ use crate::book::PriceSpec;
 use crate::matching::MatchKind;
 use crate::meter::Meter;
 use crate::money::Money;
-use crate::rates::{Effective, Lane, RateSet, Refused, ServiceTier};
+use crate::rates::{Effective, Lane, Lanes, RateSet, Refused, ServiceTier};
 use crate::time::EventTime;
 use crate::unpriced::Unpriced;
 use crate::usage::Usage;
+use crate::window::Window;
 
 /// A rated row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,11 +101,27 @@ impl Plan {
     /// [`Unpriced`] where the book cannot say: before the first price, or for a meter without a rate (RATE-3).
     #[inline]
     pub fn rate(&self, usage: &Usage, at: EventTime, tier: ServiceTier) -> Result<Rated, Unpriced> {
+        self.rate_in(usage, at, tier, None)
+    }
+
+    /// The same where it is known in which region the model ran, in the provider's own word; a region that the price
+    /// does not list changes nothing.
+    ///
+    /// # Errors
+    /// As [`Plan::rate`].
+    #[inline]
+    pub fn rate_in(
+        &self,
+        usage: &Usage,
+        at: EventTime,
+        tier: ServiceTier,
+        region: Option<&str>,
+    ) -> Result<Rated, Unpriced> {
         let timeline = &*self.timeline;
         let slot = if timeline.periods.is_empty() {
             0
         } else {
-            timeline.slot(usage, at, tier)?
+            timeline.slot(usage, at, tier, region)?
         };
         let set = &timeline.sets[slot as usize];
         match set.cost(usage) {
@@ -122,6 +139,23 @@ impl Plan {
         }
     }
 
+    /// The cost of other usage at the unit prices a row was charged by: a part of the row, say.
+    ///
+    /// # Errors
+    /// [`Unpriced`] for a meter without a rate.
+    pub fn cost_at(&self, rates: &RatesRef, usage: &Usage) -> Result<Money, Unpriced> {
+        let timeline = &*self.timeline;
+        self.set(rates).cost(usage).map_err(|refused| match refused {
+            Refused::NoRate(meter) => Unpriced::NoRate {
+                model: Arc::clone(&timeline.model),
+                meter,
+            },
+            Refused::Overflow => Unpriced::Overflow {
+                model: Arc::clone(&timeline.model),
+            },
+        })
+    }
+
     /// The unit prices as a JSON object: meter to USD per single unit as an exact decimal string, in meter order.
     ///
     /// ```json
@@ -135,10 +169,14 @@ impl Plan {
     /// If `rates` is of a row rated by another plan, with prices that this plan does not have.
     #[must_use]
     pub fn unit_prices(&self, rates: &RatesRef) -> &str {
+        &self.set(rates).text
+    }
+
+    fn set(&self, rates: &RatesRef) -> &RateSet {
         let sets = &self.timeline.sets;
         let set = sets.get(rates.slot as usize).filter(|set| set.id == rates.id);
         match set.or_else(|| sets.iter().find(|set| set.id == rates.id)) {
-            Some(set) => &set.text,
+            Some(set) => set,
             None => panic!(
                 "RATE-1: rates {:016x} are not of the plan of `{}`",
                 rates.id, self.timeline.model
@@ -160,7 +198,35 @@ pub(crate) struct Timeline {
 #[derive(Clone, Debug)]
 struct Period {
     from: EventTime,
-    lanes: [LaneSlots; ServiceTier::COUNT],
+    windows: Box<[Window]>,
+    /// Names in small letters.
+    regions: Box<[Box<[String]>]>,
+    /// By window (first: none), then by region (first: none).
+    grid: Box<[[LaneSlots; ServiceTier::COUNT]]>,
+}
+
+impl Period {
+    #[inline]
+    fn lanes(&self, at: EventTime, region: Option<&str>) -> &[LaneSlots; ServiceTier::COUNT] {
+        if self.grid.len() == 1 {
+            &self.grid[0]
+        } else {
+            self.lanes_there(at, region)
+        }
+    }
+
+    fn lanes_there(&self, at: EventTime, region: Option<&str>) -> &[LaneSlots; ServiceTier::COUNT] {
+        let window = self.windows.iter().position(|window| window.holds(at));
+        let region = region.and_then(|region| {
+            let named = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case(region));
+            self.regions.iter().position(|names| named(names))
+        });
+        let (row, column) = (
+            window.map_or(0, |window| window + 1),
+            region.map_or(0, |region| region + 1),
+        );
+        &self.grid[row * (self.regions.len() + 1) + column]
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -186,7 +252,13 @@ impl Timeline {
         let mut sets = Sets::default();
         let periods = prices.iter().map(|price| Period {
             from: price.from,
-            lanes: price.lanes.each_ref().map(|lane| sets.lane(lane)),
+            windows: price.windows.iter().map(|window| window.window.clone()).collect(),
+            regions: price.regions.iter().map(|region| region.names.clone().into()).collect(),
+            grid: price
+                .grid
+                .iter()
+                .map(|lanes: &Lanes| lanes.each_ref().map(|lane| sets.lane(lane)))
+                .collect(),
         });
         let periods = periods.collect();
         Timeline {
@@ -198,7 +270,7 @@ impl Timeline {
     }
 
     #[inline]
-    fn slot(&self, usage: &Usage, at: EventTime, tier: ServiceTier) -> Result<u32, Unpriced> {
+    fn slot(&self, usage: &Usage, at: EventTime, tier: ServiceTier, region: Option<&str>) -> Result<u32, Unpriced> {
         // Nearly every event is at the latest price; timelines are short.
         let Some(period) = self.periods.iter().rev().find(|period| period.from <= at) else {
             let first_price = self.periods[0].from;
@@ -208,7 +280,7 @@ impl Timeline {
                 first_price,
             });
         };
-        let lane = &period.lanes[tier as usize];
+        let lane = &period.lanes(at, region)[tier as usize];
         if lane.above.is_empty() && lane.unknown_above.is_none() {
             return Ok(lane.base);
         }

@@ -413,7 +413,7 @@ fn take(
 }
 
 /// A whole number from the text of a JSON number.
-fn count_from_text(name: &str, text: &str) -> Result<u64, UsageError> {
+pub(crate) fn count_from_text(name: &str, text: &str) -> Result<u64, UsageError> {
     if text.len() <= 19 && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // 19 digits fit a u64.
         return Ok(text

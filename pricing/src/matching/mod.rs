@@ -40,8 +40,9 @@ use serde::Serialize;
 
 pub use self::names::SYNONYMS;
 use self::names::{BEDROCK_REGIONS, BEDROCK_VENDORS, NO_PROVIDER};
+pub(crate) use self::names::{glob_fits, normalised as normalised_provider};
 use self::names::{
-    glob_fits, implied_provider, is_aws_region, is_called, is_route, normalised, without_bedrock_version, without_date,
+    implied_provider, is_aws_region, is_called, is_route, normalised, without_bedrock_version, without_date,
 };
 use crate::book::{ModelSpec, ProviderSpec};
 use crate::unpriced::Unpriced;

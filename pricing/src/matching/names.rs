@@ -100,7 +100,7 @@ pub(super) const BEDROCK_VENDORS: [&str; 16] = [
 ];
 
 /// Provider names with `_` for `-`, `.` and space, in small letters.
-pub(super) fn normalised(provider: &str) -> String {
+pub(crate) fn normalised(provider: &str) -> String {
     let unify = |letter: char| {
         if matches!(letter, '-' | '.' | ' ') {
             '_'
@@ -205,7 +205,7 @@ pub(super) fn is_date(text: &str) -> bool {
 }
 
 /// Whether a pattern with `*` for any run of characters fits the whole name.
-pub(super) fn glob_fits(glob: &str, name: &str) -> bool {
+pub(crate) fn glob_fits(glob: &str, name: &str) -> bool {
     let (glob, name) = (glob.as_bytes(), name.as_bytes());
     let (mut at_glob, mut at_name) = (0, 0);
     let mut last_star: Option<(usize, usize)> = None;
