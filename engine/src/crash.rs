@@ -7,7 +7,9 @@
 pub fn point(name: &str) {
     use std::sync::atomic::{AtomicU64, Ordering};
     static PASSED: AtomicU64 = AtomicU64::new(0);
-    let Ok(wanted) = std::env::var("COSTHELM_TEST_CRASH_AT") else { return };
+    let Ok(wanted) = std::env::var("COSTHELM_TEST_CRASH_AT") else {
+        return;
+    };
     let (wanted, nth) = wanted.split_once(':').unwrap_or((&wanted, "1"));
     if wanted == name && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == nth.parse().unwrap_or(1) {
         std::process::abort();

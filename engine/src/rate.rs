@@ -18,7 +18,10 @@ pub struct Rater {
 
 impl Rater {
     pub fn new(book: Arc<Book>) -> Rater {
-        Rater { book, plans: Vec::new() }
+        Rater {
+            book,
+            plans: Vec::new(),
+        }
     }
 
     pub fn book(&self) -> &Book {
@@ -32,6 +35,9 @@ impl Rater {
 
     /// Prices one event. `number` stands for `dims` until [`Rater::clear`].
     pub fn rate(&mut self, number: u32, dims: &Dims, event: &UsageEvent<'_>) -> Rating<'_> {
+        if let Some(code) = event.unpriceable {
+            return Rating::Unpriced(code);
+        }
         let number = number as usize;
         if self.plans.len() <= number {
             self.plans.resize(number + 1, None);
@@ -39,10 +45,12 @@ impl Rater {
         let plan = self.plans[number]
             .get_or_insert_with(|| self.book.plan(dims.get(Dim::ModelProvider), dims.get(Dim::ModelName)));
         match plan {
-            Ok(plan) => match plan.rate(&event.usage, event.time, event.service_tier) {
-                Ok(rated) => {
-                    Rating::Priced { cost: rated.cost, model: plan.model(), unit_prices: plan.unit_prices(&rated.rates) }
-                }
+            Ok(plan) => match plan.rate_in(&event.usage, event.time, event.service_tier, event.region.as_deref()) {
+                Ok(rated) => Rating::Priced {
+                    cost: rated.cost,
+                    model: plan.model(),
+                    unit_prices: plan.unit_prices(&rated.rates),
+                },
                 Err(unpriced) => Rating::Unpriced(unpriced.code()),
             },
             Err(unpriced) => Rating::Unpriced(unpriced.code()),

@@ -39,7 +39,11 @@ impl Column<'_> {
             return None;
         }
         let text = self.formatter.value(row).to_string();
-        Some(if is_decimal(self.data_type) { trim_zeros(text) } else { text })
+        Some(if is_decimal(self.data_type) {
+            trim_zeros(text)
+        } else {
+            text
+        })
     }
 }
 
@@ -49,17 +53,28 @@ fn columns<'a>(batch: &'a RecordBatch, options: &'a FormatOptions<'a>) -> io::Re
         .iter()
         .map(|array| {
             let formatter = ArrayFormatter::try_new(array, options).map_err(io::Error::other)?;
-            Ok(Column { data_type: array.data_type(), array, formatter })
+            Ok(Column {
+                data_type: array.data_type(),
+                array,
+                formatter,
+            })
         })
         .collect()
 }
 
 fn is_decimal(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..))
+    matches!(
+        data_type,
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..)
+    )
 }
 
 fn trim_zeros(text: String) -> String {
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
 }
 
 fn write_table(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
@@ -88,7 +103,11 @@ fn write_table(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch])
 
 fn write_json(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
     let options = FormatOptions::new();
-    let names: Vec<String> = schema.fields().iter().map(|field| serde_json::Value::from(field.name().as_str()).to_string()).collect();
+    let names: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| serde_json::Value::from(field.name().as_str()).to_string())
+        .collect();
     write!(out, "[")?;
     let mut first = true;
     for batch in batches {
@@ -107,11 +126,17 @@ fn write_json(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) 
 }
 
 fn json_cell(column: &Column<'_>, row: usize) -> String {
-    let Some(text) = column.text(row) else { return "null".into() };
+    let Some(text) = column.text(row) else {
+        return "null".into();
+    };
     let bare = column.data_type.is_integer()
         || matches!(column.data_type, DataType::Boolean)
         || (column.data_type.is_floating() && text.parse::<serde_json::Number>().is_ok());
-    if bare { text } else { serde_json::Value::from(text).to_string() }
+    if bare {
+        text
+    } else {
+        serde_json::Value::from(text).to_string()
+    }
 }
 
 fn write_csv(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {

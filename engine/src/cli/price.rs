@@ -4,13 +4,14 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use costhelm::{
     clock,
     decode::{Decoded, decode},
     event::{Dim, UsageEvent},
-    pricing::{Book, EventTime, Rated, ServiceTier, Unpriced, Usage, usage_from_json},
+    pricing::{Book, EventTime, Plan, Rated, ServiceTier, Unpriced, Usage, usage_from_json},
 };
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -60,7 +61,11 @@ pub fn run(args: Args) -> Outcome {
 }
 
 fn book(args: &Args) -> Result<Book, Failure> {
-    let mut book = if args.book.is_empty() || args.builtin { Some(Book::builtin()?) } else { None };
+    let mut book = if args.book.is_empty() || args.builtin {
+        Some(Book::builtin()?)
+    } else {
+        None
+    };
     for path in &args.book {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
@@ -74,33 +79,71 @@ fn book(args: &Args) -> Result<Book, Failure> {
 }
 
 /// What pricing gave, ready to print.
-struct Priced<'b> {
-    result: Result<(Rated, &'b str, &'b str), Unpriced>,
+enum Priced<'p> {
+    Cost {
+        rated: Rated,
+        model: &'p str,
+        unit_prices: &'p str,
+    },
+    Unpriced {
+        code: &'static str,
+        detail: String,
+    },
+}
+
+impl<'p> Priced<'p> {
+    fn of(plan: &'p Result<Arc<Plan>, Unpriced>, rate: impl FnOnce(&'p Plan) -> Result<Rated, Unpriced>) -> Priced<'p> {
+        let rated = plan
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|plan| Ok((plan, rate(plan)?)));
+        match rated {
+            Ok((plan, rated)) => Priced::Cost {
+                rated,
+                model: plan.model(),
+                unit_prices: plan.unit_prices(&rated.rates),
+            },
+            Err(unpriced) => Priced::Unpriced {
+                code: unpriced.code(),
+                detail: unpriced.to_string(),
+            },
+        }
+    }
 }
 
 fn price_one(book: &Book, args: &Args) -> Outcome {
     // clap has seen to it that both are there.
-    let (provider, model) = (args.provider.as_deref().unwrap_or_default(), args.model.as_deref().unwrap_or_default());
+    let (provider, model) = (
+        args.provider.as_deref().unwrap_or_default(),
+        args.model.as_deref().unwrap_or_default(),
+    );
     if args.explain {
         println!("{}", book.explain(provider, model));
     }
-    let Some(usage) = &args.usage else { return Ok(ExitCode::SUCCESS) };
+    let Some(usage) = &args.usage else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let reported = usage_from_json(usage).map_err(|error| Failure::usage(format!("--usage: {error}")))?;
-    let usage = reported.normalize().map_err(|error| Failure::usage(format!("--usage: {error}")))?;
+    let usage = reported
+        .normalize()
+        .map_err(|error| Failure::usage(format!("--usage: {error}")))?;
     let at = match &args.at {
         Some(text) => EventTime::parse(text).map_err(|error| Failure::usage(format!("--at: {error}")))?,
         None => clock::now(),
     };
     let tier = ServiceTier::from_name(&args.service_tier).ok_or_else(|| {
-        Failure::usage(format!("--service-tier is {:?}; expected standard, batch, flex or priority", args.service_tier))
+        Failure::usage(format!(
+            "--service-tier is {:?}; expected standard, batch, flex or priority",
+            args.service_tier
+        ))
     })?;
     let plan = book.plan(provider, model);
-    let result = plan.as_ref().map_err(Clone::clone).and_then(|plan| {
-        let rated = plan.rate(&usage, at, tier)?;
-        Ok((rated, plan.model(), plan.unit_prices(&rated.rates)))
-    });
-    let priced = Priced { result };
-    let status = if priced.result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let priced = Priced::of(&plan, |plan| plan.rate(&usage, at, tier));
+    let status = if matches!(priced, Priced::Cost { .. }) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    };
     if args.json {
         let mut line = Map::new();
         line.insert("provider".into(), json!(provider));
@@ -110,10 +153,14 @@ fn price_one(book: &Book, args: &Args) -> Outcome {
         println!("{}", Value::Object(line));
         return Ok(status);
     }
-    match &priced.result {
-        Ok((rated, matched, unit_prices)) => {
+    match &priced {
+        Priced::Cost {
+            rated,
+            model,
+            unit_prices,
+        } => {
             println!("{} USD", rated.cost);
-            println!("  model  {matched}   at {at}   price book {}", book.revision());
+            println!("  model  {model}   at {at}   price book {}", book.revision());
             let prices: Map<String, Value> = serde_json::from_str(unit_prices)?;
             for (meter, count) in usage.iter() {
                 match prices.get(meter.name()).and_then(Value::as_str) {
@@ -122,26 +169,33 @@ fn price_one(book: &Book, args: &Args) -> Outcome {
                 }
             }
         }
-        Err(unpriced) => return Err(Failure::new(format!("unpriced: {unpriced}"))),
+        Priced::Unpriced { detail, .. } => return Err(Failure::new(format!("unpriced: {detail}"))),
     }
     Ok(status)
 }
 
 /// Status, cost, meters and unit prices of one line.
 fn fill(line: &mut Map<String, Value>, priced: &Priced<'_>, usage: &Usage, book: &Book) -> Result<(), Failure> {
-    let meters: Map<String, Value> = usage.iter().map(|(meter, count)| (meter.name().to_owned(), count.into())).collect();
-    match &priced.result {
-        Ok((rated, model, unit_prices)) => {
+    let meters: Map<String, Value> = usage
+        .iter()
+        .map(|(meter, count)| (meter.name().to_owned(), count.into()))
+        .collect();
+    match priced {
+        Priced::Cost {
+            rated,
+            model,
+            unit_prices,
+        } => {
             line.insert("status".into(), json!("priced"));
             line.insert("cost_usd".into(), json!(rated.cost));
             line.insert("price_model".into(), json!(model));
             line.insert("unit_prices".into(), serde_json::from_str(unit_prices)?);
         }
-        Err(unpriced) => {
+        Priced::Unpriced { code, detail } => {
             line.insert("status".into(), json!("unpriced"));
             line.insert("cost_usd".into(), Value::Null);
-            line.insert("unpriced_reason".into(), json!(unpriced.code()));
-            line.insert("detail".into(), json!(unpriced.to_string()));
+            line.insert("unpriced_reason".into(), json!(code));
+            line.insert("detail".into(), json!(detail));
             line.insert("unit_prices".into(), json!({}));
         }
     }
@@ -182,12 +236,18 @@ fn price_events(book: &Book, path: &PathBuf, as_json: bool) -> Outcome {
 }
 
 fn print_event(out: &mut impl Write, book: &Book, event: &UsageEvent<'_>, as_json: bool) -> Result<(), Failure> {
-    let plan = book.plan(&event.dims[Dim::ModelProvider as usize], &event.dims[Dim::ModelName as usize]);
-    let result = plan.as_ref().map_err(Clone::clone).and_then(|plan| {
-        let rated = plan.rate(&event.usage, event.time, event.service_tier)?;
-        Ok((rated, plan.model(), plan.unit_prices(&rated.rates)))
-    });
-    let priced = Priced { result };
+    let plan = book.plan(
+        &event.dims[Dim::ModelProvider as usize],
+        &event.dims[Dim::ModelName as usize],
+    );
+    let rate = |plan: &Plan| plan.rate_in(&event.usage, event.time, event.service_tier, event.region.as_deref());
+    let priced = match event.unpriceable {
+        Some(code) => Priced::Unpriced {
+            code,
+            detail: "`provider_usage` cannot be read".to_owned(),
+        },
+        None => Priced::of(&plan, rate),
+    };
     if as_json {
         let mut line = Map::new();
         line.insert("event_id".into(), json!(event.event_id));
@@ -197,9 +257,9 @@ fn print_event(out: &mut impl Write, book: &Book, event: &UsageEvent<'_>, as_jso
         }
         writeln!(out, "{}", Value::Object(line))?;
     } else {
-        match &priced.result {
-            Ok((rated, model, _)) => writeln!(out, "{}\t{} USD\t{model}", event.event_id, rated.cost)?,
-            Err(unpriced) => writeln!(out, "{}\tunpriced\t{unpriced}", event.event_id)?,
+        match &priced {
+            Priced::Cost { rated, model, .. } => writeln!(out, "{}\t{} USD\t{model}", event.event_id, rated.cost)?,
+            Priced::Unpriced { detail, .. } => writeln!(out, "{}\tunpriced\t{detail}", event.event_id)?,
         }
     }
     Ok(())

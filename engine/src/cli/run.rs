@@ -20,9 +20,9 @@ pub fn run(args: Args) -> Outcome {
             BusKind::Kafka => format!("Kafka at {}", config.bus.kafka.brokers),
         };
         let engine = Engine::start(config).await?;
-        let server = Server::start(engine.clone()).await.map_err(|error| {
-            Failure::new(format!("HTTP on {}: {error}", engine.config().http.listen))
-        });
+        let server = Server::start(engine.clone())
+            .await
+            .map_err(|error| Failure::new(format!("HTTP on {}: {error}", engine.config().http.listen)));
         let server = match server {
             Ok(server) => server,
             Err(failure) => {

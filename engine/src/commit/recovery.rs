@@ -71,15 +71,23 @@ pub async fn recover(
     let ledger = store.files(Dataset::Ledger).await?;
     let rollups = store.files(Dataset::RollupHour).await?;
     let quarantine = store.files(Dataset::Quarantine).await?;
-    let listed: HashSet<String> = [&ledger, &rollups, &quarantine].into_iter().flatten().map(|file| file.path.clone()).collect();
+    let listed: HashSet<String> = [&ledger, &rollups, &quarantine]
+        .into_iter()
+        .flatten()
+        .map(|file| file.path.clone())
+        .collect();
     let orphans_removed = remove_orphans(data_dir, &listed)?;
 
     count_new_budgets(store, data_dir, budgets).await?;
     let mut spent = std::collections::BTreeMap::<(usize, EventTime), Money>::new();
     for counter in store.budget_counters().await? {
-        let Some(index) = budgets.iter().position(|budget| budget.id.0 == counter.budget) else { continue };
+        let Some(index) = budgets.iter().position(|budget| budget.id.0 == counter.budget) else {
+            continue;
+        };
         let sum = spent.entry((index, counter.period_start)).or_default();
-        *sum = sum.checked_add(counter.spent).ok_or_else(|| CommitError::Corrupt("MONEY-2: a budget's spend overflows".into()))?;
+        *sum = sum
+            .checked_add(counter.spent)
+            .ok_or_else(|| CommitError::Corrupt("MONEY-2: a budget's spend overflows".into()))?;
     }
 
     let clock = store.clock().await?.unwrap_or(BEFORE_ALL);
@@ -105,7 +113,12 @@ pub async fn recover(
                 for row in 0..rows.len() {
                     let number = table.intern(&rows.dims(row));
                     let start = Grain::Hour.window(rows.time(row));
-                    windows.add(start, table.get(number), &rows.sums(row), &[Grain::Hour, Grain::Day, Grain::Month]);
+                    windows.add(
+                        start,
+                        table.get(number),
+                        &rows.sums(row),
+                        &[Grain::Hour, Grain::Day, Grain::Month],
+                    );
                 }
                 Ok(())
             })?;
@@ -118,7 +131,11 @@ pub async fn recover(
             if file.rolled_up && file.time_range.1.0 < minutes_since.0 {
                 continue;
             }
-            let grains = if file.rolled_up { &Grain::ALL[..1] } else { &Grain::ALL[..] };
+            let grains = if file.rolled_up {
+                &Grain::ALL[..1]
+            } else {
+                &Grain::ALL[..]
+            };
             files_read += 1;
             read(&data_dir, &file.path, &columns, |batch| {
                 let rows = SumsRows::of_ledger(batch)?;
@@ -152,8 +169,20 @@ pub async fn recover(
                 Ok(())
             })?;
         }
-        let spent = spent.into_iter().map(|((budget, start), sum)| (budget, start, sum)).collect();
-        Ok(Recovered { clock, windows, unrolled, dedup, watermarks, spent, files_read, orphans_removed })
+        let spent = spent
+            .into_iter()
+            .map(|((budget, start), sum)| (budget, start, sum))
+            .collect();
+        Ok(Recovered {
+            clock,
+            windows,
+            unrolled,
+            dedup,
+            watermarks,
+            spent,
+            files_read,
+            orphans_removed,
+        })
     })
     .await
 }
@@ -162,7 +191,10 @@ fn remove_orphans(data_dir: &Path, listed: &HashSet<String>) -> Result<usize, Re
     let mut removed = 0;
     for dataset in Dataset::ALL {
         let folder = format!("{}/staged", dataset.name());
-        let failed = |error| RecoveryError::Io { path: folder.clone(), error };
+        let failed = |error| RecoveryError::Io {
+            path: folder.clone(),
+            error,
+        };
         let entries = match std::fs::read_dir(data_dir.join(&folder)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
@@ -187,7 +219,10 @@ async fn count_new_budgets(store: &Store, data_dir: &Arc<Path>, budgets: &Arc<[B
     if changed.is_empty() {
         return Ok(());
     }
-    let definitions: Vec<_> = changed.iter().map(|budget| (budget.id.0.clone(), counters::definition(budget))).collect();
+    let definitions: Vec<_> = changed
+        .iter()
+        .map(|budget| (budget.id.0.clone(), counters::definition(budget)))
+        .collect();
     let files = store.files(Dataset::Ledger).await?;
     let data_dir = data_dir.clone();
     let counted = read_blocking(move || counters::count(&data_dir, &files, &changed)).await?;

@@ -108,7 +108,11 @@ pub struct KafkaConfig {
 
 impl Default for KafkaConfig {
     fn default() -> Self {
-        KafkaConfig { brokers: "127.0.0.1:9092".into(), group_id: "costhelm".into(), properties: BTreeMap::new() }
+        KafkaConfig {
+            brokers: "127.0.0.1:9092".into(),
+            group_id: "costhelm".into(),
+            properties: BTreeMap::new(),
+        }
     }
 }
 
@@ -126,7 +130,10 @@ pub struct EmbeddedConfig {
 
 impl Default for EmbeddedConfig {
     fn default() -> Self {
-        EmbeddedConfig { partitions: 4, retention: days(7) }
+        EmbeddedConfig {
+            partitions: 4,
+            retention: days(7),
+        }
     }
 }
 
@@ -170,7 +177,10 @@ pub struct Prices {
 
 impl Default for Prices {
     fn default() -> Self {
-        Prices { builtin: true, books: Vec::new() }
+        Prices {
+            builtin: true,
+            books: Vec::new(),
+        }
     }
 }
 
@@ -190,7 +200,10 @@ pub struct TimeConfig {
 
 impl Default for TimeConfig {
     fn default() -> Self {
-        TimeConfig { future_skew: minutes(10), late_after: minutes(5) }
+        TimeConfig {
+            future_skew: minutes(10),
+            late_after: minutes(5),
+        }
     }
 }
 
@@ -208,7 +221,10 @@ pub struct DedupConfig {
 
 impl Default for DedupConfig {
     fn default() -> Self {
-        DedupConfig { horizon: days(30), ids_max: 10_000_000 }
+        DedupConfig {
+            horizon: days(30),
+            ids_max: 10_000_000,
+        }
     }
 }
 
@@ -267,7 +283,10 @@ pub struct CommitConfig {
 
 impl Default for CommitConfig {
     fn default() -> Self {
-        CommitConfig { interval: Duration::from_secs(1), rows: 250_000 }
+        CommitConfig {
+            interval: Duration::from_secs(1),
+            rows: 250_000,
+        }
     }
 }
 
@@ -284,7 +303,10 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        HttpConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8765)), body_bytes_max: 16 << 20 }
+        HttpConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8765)),
+            body_bytes_max: 16 << 20,
+        }
     }
 }
 
@@ -308,7 +330,10 @@ mod human_duration {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text)
-            .map_err(|_| D::Error::custom(format!("{text:?} is no duration; expected e.g. \"500ms\", \"1s\", \"10m\" or \"7days\"")))
+        humantime::parse_duration(&text).map_err(|_| {
+            D::Error::custom(format!(
+                "{text:?} is no duration; expected e.g. \"500ms\", \"1s\", \"10m\" or \"7days\""
+            ))
+        })
     }
 }

@@ -5,7 +5,9 @@
 
 use std::{borrow::Cow, fmt};
 
-use costhelm_pricing::{Convention, EventTime, Money, ReportedUsage, ServiceTier, Usage, usage_from_json};
+use costhelm_pricing::{
+    Convention, EventTime, Money, ReportedUsage, ServiceTier, Usage, normalize_provider_usage, usage_from_json,
+};
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, Visitor},
@@ -50,6 +52,7 @@ fields! {
     TokensTotal => "tokens_total",
     Usage => "usage",
     UsageConvention => "usage_convention",
+    ProviderUsage => "provider_usage",
     ServiceTier => "service_tier",
     CostUsd => "cost_usd",
     CostCalculation => "cost_calculation",
@@ -106,8 +109,12 @@ fn members(text: &str) -> Result<Members<'_>, Rejection> {
         };
         return Err(Rejection::new(RejectionCode::Malformed, message));
     }
-    serde_json::from_str(text)
-        .map_err(|error| Rejection::new(RejectionCode::Malformed, format!("the event is not valid JSON: {error}")))
+    serde_json::from_str(text).map_err(|error| {
+        Rejection::new(
+            RejectionCode::Malformed,
+            format!("the event is not valid JSON: {error}"),
+        )
+    })
 }
 
 impl<'a> Members<'a> {
@@ -122,7 +129,11 @@ impl<'a> Members<'a> {
             None => from_envelope(envelope.and_then(|e| e.time.as_ref())).ok_or_else(|| missing(Field::Timestamp))?,
         };
         let time = EventTime::parse(&timestamp).map_err(|_| {
-            invalid("timestamp", &timestamp, "an RFC 3339 time such as 2026-11-22T10:15:00Z (no offset means UTC)")
+            invalid(
+                "timestamp",
+                &timestamp,
+                "an RFC 3339 time such as 2026-11-22T10:15:00Z (no offset means UTC)",
+            )
         })?;
         let mut dims: [Cow<'a, str>; Dim::COUNT] = Default::default();
         for (slot, (field, required)) in dims.iter_mut().zip(DIM_FIELDS) {
@@ -132,6 +143,13 @@ impl<'a> Members<'a> {
                 None => {}
             }
         }
+        let Metered {
+            usage,
+            service_tier,
+            region,
+            reported_cost,
+            unpriceable,
+        } = self.metered(&dims)?;
         Ok(UsageEvent {
             source: from_envelope(envelope.and_then(|e| e.source.as_ref())).unwrap_or_default(),
             event_id,
@@ -141,10 +159,12 @@ impl<'a> Members<'a> {
             parent_agent_id: self.text(Field::ParentAgentId)?,
             user_id: self.text(Field::UserId)?,
             session_id: self.text(Field::SessionId)?,
-            usage: self.usage()?,
+            usage,
+            region,
+            unpriceable,
             tokens_total: self.count(Field::TokensTotal)?,
-            service_tier: self.service_tier()?,
-            reported_cost: self.reported_cost()?,
+            service_tier,
+            reported_cost,
             cost_calculation: self.text(Field::CostCalculation)?,
             duration_ms: self.count(Field::DurationMs)?,
             mcp_overhead_ms: self.count(Field::McpOverheadMs)?,
@@ -170,7 +190,10 @@ impl<'a> Members<'a> {
             _ => return Err(invalid(name, raw, "a string")),
         };
         if value.len() > STRING_BYTES_MAX {
-            let message = format!("field `{name}` has {} bytes; at most {STRING_BYTES_MAX} are accepted", value.len());
+            let message = format!(
+                "field `{name}` has {} bytes; at most {STRING_BYTES_MAX} are accepted",
+                value.len()
+            );
             return Err(Rejection::new(RejectionCode::TooLarge, message));
         }
         Ok(Some(value).filter(|value| !value.is_empty()))
@@ -180,7 +203,10 @@ impl<'a> Members<'a> {
     fn count(&self, field: Field) -> Result<Option<u64>, Rejection> {
         let Some(raw) = self.raw(field) else { return Ok(None) };
         let name = FIELD_NAMES[field as usize];
-        let text = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
+        let text = raw
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'))
+            .unwrap_or(raw);
         let digits = match text.split_once('.') {
             Some((whole, fraction)) if !fraction.is_empty() && fraction.bytes().all(|b| b == b'0') => whole,
             Some(_) => return Err(invalid(name, raw, "a whole number from 0 up")),
@@ -189,6 +215,40 @@ impl<'a> Members<'a> {
         match digits.parse::<u64>() {
             Ok(count) if count <= COUNT_MAX && !digits.starts_with('+') => Ok(Some(count)),
             _ => Err(invalid(name, raw, "a whole number from 0 to 10,000,000,000")),
+        }
+    }
+
+    /// What is to be charged: from the provider's own usage object where there is one, from the event's counts otherwise.
+    fn metered(&self, dims: &[Cow<'a, str>; Dim::COUNT]) -> Result<Metered, Rejection> {
+        let service_tier = self.service_tier()?;
+        let reported_cost = self.reported_cost()?;
+        let Some(raw) = self.raw(Field::ProviderUsage) else {
+            let service_tier = service_tier.unwrap_or(ServiceTier::Standard);
+            return Ok(Metered {
+                usage: self.usage()?,
+                service_tier,
+                region: None,
+                reported_cost,
+                unpriceable: None,
+            });
+        };
+        let (provider, model) = (&dims[Dim::ModelProvider as usize], &dims[Dim::ModelName as usize]);
+        match normalize_provider_usage(provider, model, raw) {
+            Ok(read) => Ok(Metered {
+                usage: within_limits(read.usage)?,
+                service_tier: service_tier.or(read.service_tier).unwrap_or(ServiceTier::Standard),
+                region: read.region.map(String::from),
+                reported_cost: reported_cost.or(read.reported_cost),
+                unpriceable: None,
+            }),
+            // Never guessed: the row shows the sender's own counts, and that they are not to be trusted for a price (RATE-3).
+            Err(error) => Ok(Metered {
+                usage: self.usage().unwrap_or_default(),
+                service_tier: service_tier.unwrap_or(ServiceTier::Standard),
+                region: None,
+                reported_cost,
+                unpriceable: Some(error.code()),
+            }),
         }
     }
 
@@ -212,39 +272,52 @@ impl<'a> Members<'a> {
                 return Err(missing(Field::TokensOutput));
             }
         }
-        let usage = reported.normalize().map_err(|error| reject(&error))?;
-        match usage.iter().find(|(_, count)| *count > COUNT_MAX) {
-            Some((meter, count)) => {
-                let message = format!("meter `{}` is {count}; expected at most {COUNT_MAX}", meter.name());
-                Err(Rejection::new(RejectionCode::InvalidUsage, message))
-            }
-            None => Ok(usage),
-        }
+        within_limits(reported.normalize().map_err(|error| reject(&error))?)
     }
 
-    fn service_tier(&self) -> Result<ServiceTier, Rejection> {
-        match self.text(Field::ServiceTier)? {
-            None => Ok(ServiceTier::Standard),
-            Some(name) => ServiceTier::from_name(&name)
-                .ok_or_else(|| invalid("service_tier", &name, "standard, batch, flex or priority")),
-        }
+    fn service_tier(&self) -> Result<Option<ServiceTier>, Rejection> {
+        let Some(name) = self.text(Field::ServiceTier)? else {
+            return Ok(None);
+        };
+        let tier = ServiceTier::from_name(&name);
+        Ok(Some(tier.ok_or_else(|| {
+            invalid("service_tier", &name, "standard, batch, flex or priority")
+        })?))
     }
 
     fn reported_cost(&self) -> Result<Option<Money>, Rejection> {
-        let Some(raw) = self.raw(Field::CostUsd) else { return Ok(None) };
-        let text = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
+        let Some(raw) = self.raw(Field::CostUsd) else {
+            return Ok(None);
+        };
+        let text = raw
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'))
+            .unwrap_or(raw);
         // A float's noise past the 18th digit is not worth an event: it is rounded, and the column says "reported".
         match Money::parse_rounded(text.trim()) {
             Ok((money, _)) if money >= Money::ZERO => Ok(Some(money)),
-            _ => Err(invalid("cost_usd", raw, "a decimal number of US dollars from 0 up, as a number or a string")),
+            _ => Err(invalid(
+                "cost_usd",
+                raw,
+                "a decimal number of US dollars from 0 up, as a number or a string",
+            )),
         }
     }
 
-    fn attributes(self) -> Result<Option<String>, Rejection> {
+    /// The fields without a meaning here, and the provider's usage object as it came.
+    fn attributes(mut self) -> Result<Option<String>, Rejection> {
+        if let Some(raw) = self.raw(Field::ProviderUsage) {
+            self.others
+                .push((Cow::Borrowed(FIELD_NAMES[Field::ProviderUsage as usize]), raw));
+        }
         if self.others.is_empty() {
             return Ok(None);
         }
-        let bytes = self.others.iter().map(|(key, raw)| key.len() + raw.len() + 4).sum::<usize>();
+        let bytes = self
+            .others
+            .iter()
+            .map(|(key, raw)| key.len() + raw.len() + 4)
+            .sum::<usize>();
         if bytes > ATTRIBUTES_BYTES_MAX {
             let message = format!("the unknown fields have {bytes} bytes; at most {ATTRIBUTES_BYTES_MAX} are accepted");
             return Err(Rejection::new(RejectionCode::TooLarge, message));
@@ -261,22 +334,51 @@ impl<'a> Members<'a> {
     }
 }
 
+/// What is to be charged for one event.
+struct Metered {
+    usage: Usage,
+    service_tier: ServiceTier,
+    region: Option<String>,
+    reported_cost: Option<Money>,
+    unpriceable: Option<&'static str>,
+}
+
+fn within_limits(usage: Usage) -> Result<Usage, Rejection> {
+    match usage.iter().find(|(_, count)| *count > COUNT_MAX) {
+        Some((meter, count)) => {
+            let message = format!("meter `{}` is {count}; expected at most {COUNT_MAX}", meter.name());
+            Err(Rejection::new(RejectionCode::InvalidUsage, message))
+        }
+        None => Ok(usage),
+    }
+}
+
 fn missing(field: Field) -> Rejection {
     let name = FIELD_NAMES[field as usize];
-    Rejection::new(RejectionCode::MissingField, format!("field `{name}` is missing; every usage event must have it"))
+    Rejection::new(
+        RejectionCode::MissingField,
+        format!("field `{name}` is missing; every usage event must have it"),
+    )
 }
 
 fn invalid(name: &str, value: &str, expected: &str) -> Rejection {
     const SHOWN_CHARS_MAX: usize = 200;
     let shown: String = value.chars().take(SHOWN_CHARS_MAX).collect();
     let more = if shown.len() < value.len() { "…" } else { "" };
-    Rejection::new(RejectionCode::InvalidField, format!("field `{name}` is {shown}{more}; expected {expected}"))
+    Rejection::new(
+        RejectionCode::InvalidField,
+        format!("field `{name}` is {shown}{more}; expected {expected}"),
+    )
 }
 
 /// The text inside a JSON string, without a copy where nothing is escaped.
 fn unquote(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') { serde_json::from_str::<String>(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+    if inner.contains('\\') {
+        serde_json::from_str::<String>(raw).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
 }
 
 /// A member's name, borrowed where it holds no escapes.
@@ -337,7 +439,12 @@ mod tests {
     fn the_json_schema_names_the_fields_that_are_decoded() {
         let text = include_str!("../../../docs/schemas/usage-event.schema.json");
         let schema: serde_json::Value = serde_json::from_str(text).unwrap();
-        let mut names: Vec<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        let mut names: Vec<_> = schema["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         let mut decoded = FIELD_NAMES.to_vec();
         names.sort_unstable();
         decoded.sort_unstable();

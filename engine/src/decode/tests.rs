@@ -10,7 +10,10 @@ fn assert_matches(name: &str, found: &str) {
         std::fs::write(&path, found).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(expected == found, "{name} differs from what is understood now:\n{found}");
+    assert!(
+        expected == found,
+        "{name} differs from what is understood now:\n{found}"
+    );
 }
 
 fn describe(line: &str) -> String {
@@ -18,12 +21,21 @@ fn describe(line: &str) -> String {
     decode(line.as_bytes(), None, |decoded| {
         let text = match &decoded.event {
             Ok(event) => format!(
-                "{}|{}|{}|{}|{}|tier={:?}|total={:?}|cost={:?}|span={:?}|user={:?}|{}\n",
+                "{}|{}|{}|{}|{}|{}tier={:?}|total={:?}|cost={:?}|span={:?}|user={:?}|{}\n",
                 event.source,
                 event.event_id,
                 event.time,
                 Dim::ALL.map(|dim| &*event.dims[dim as usize]).join("/"),
-                event.usage.iter().map(|(meter, count)| format!("{}={count}", meter.name())).collect::<Vec<_>>().join(" "),
+                event
+                    .usage
+                    .iter()
+                    .map(|(meter, count)| format!("{}={count}", meter.name()))
+                    .collect::<Vec<_>>()
+                    .join(" "),
+                event
+                    .unpriceable
+                    .map(|code| format!("unpriceable={code}|"))
+                    .unwrap_or_default(),
                 event.service_tier,
                 event.tokens_total,
                 event.reported_cost.map(|cost| cost.to_string()),
@@ -45,12 +57,18 @@ fn describe_all(lines: &str) -> String {
 
 #[test]
 fn what_emitters_in_the_wild_send_is_understood() {
-    assert_matches("accepted.expected", &describe_all(include_str!("../../../fixtures/events/accepted.ndjson")));
+    assert_matches(
+        "accepted.expected",
+        &describe_all(include_str!("../../../fixtures/events/accepted.ndjson")),
+    );
 }
 
 #[test]
 fn what_cannot_be_used_is_rejected_with_field_value_and_expectation() {
-    assert_matches("rejected.expected", &describe_all(include_str!("../../../fixtures/events/rejected.ndjson")));
+    assert_matches(
+        "rejected.expected",
+        &describe_all(include_str!("../../../fixtures/events/rejected.ndjson")),
+    );
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::{
     array::{
-        ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, DictionaryArray, Int32Array, Int32Builder, Int64Builder,
-        RecordBatch, StringArray, StringBuilder, TimestampMicrosecondBuilder,
+        ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, DictionaryArray, Int32Array, Int32Builder,
+        Int64Builder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondBuilder,
     },
     datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit},
 };
@@ -50,11 +50,17 @@ pub static LEDGER_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         required("event_time", time_type()),
     ];
     fields.extend(Dim::ALL.map(|dim| required(dim.name(), dictionary_type())));
-    fields.extend(["agent_task_id", "parent_agent_id", "user_id", "session_id"].map(|name| optional(name, DataType::Utf8)));
+    fields.extend(
+        ["agent_task_id", "parent_agent_id", "user_id", "session_id"].map(|name| optional(name, DataType::Utf8)),
+    );
     fields.push(required("service_tier", dictionary_type()));
     fields.extend(["tokens_input", "tokens_output", "tokens_total"].map(|name| required(name, DataType::Int64)));
     fields.push(optional("tokens_total_reported", DataType::Int64));
-    fields.extend(Meter::ALL.iter().map(|meter| required(&meter_column(*meter), DataType::Int64)));
+    fields.extend(
+        Meter::ALL
+            .iter()
+            .map(|meter| required(&meter_column(*meter), DataType::Int64)),
+    );
     fields.extend([
         required("status", dictionary_type()),
         optional("unpriced_reason", dictionary_type()),
@@ -107,7 +113,11 @@ pub struct RowOrigin<'a> {
 /// What rating an event gave.
 #[derive(Clone, Copy, Debug)]
 pub enum Rating<'a> {
-    Priced { cost: Money, model: &'a str, unit_prices: &'a str },
+    Priced {
+        cost: Money,
+        model: &'a str,
+        unit_prices: &'a str,
+    },
     /// Why there is no price, as a short code.
     Unpriced(&'static str),
 }
@@ -142,9 +152,11 @@ impl DictionaryColumn {
         let values = &mut self.values;
         let key = *self
             .table
-            .entry(xxh3_64(value.as_bytes()), |key| *values[*key as usize] == *value, |key| {
-                xxh3_64(values[*key as usize].as_bytes())
-            })
+            .entry(
+                xxh3_64(value.as_bytes()),
+                |key| *values[*key as usize] == *value,
+                |key| xxh3_64(values[*key as usize].as_bytes()),
+            )
             .or_insert_with(|| values.len() as i32)
             .get();
         if key as usize == self.values.len() {
@@ -280,18 +292,26 @@ impl LedgerRows {
         for (column, tokens) in self.tokens.iter_mut().zip([input, output, input + output]) {
             column.append_value(tokens);
         }
-        self.tokens_total_reported.append_option(event.tokens_total.map(|tokens| tokens as i64));
+        self.tokens_total_reported
+            .append_option(event.tokens_total.map(|tokens| tokens as i64));
         for (column, meter) in self.meters.iter_mut().zip(Meter::ALL) {
             column.append_value(event.usage.get(meter) as i64);
         }
         match rating {
-            Rating::Priced { cost, model, unit_prices } => {
+            Rating::Priced {
+                cost,
+                model,
+                unit_prices,
+            } => {
                 self.status.push("priced");
                 self.unpriced_reason.push_optional(None);
                 self.cost.append_value(cost.atto());
                 self.price_model.push(model);
                 self.unit_prices.push(unit_prices);
-                self.cost_total = self.cost_total.checked_add(cost).expect("MONEY-2: an epoch's cost fits 38 digits");
+                self.cost_total = self
+                    .cost_total
+                    .checked_add(cost)
+                    .expect("MONEY-2: an epoch's cost fits 38 digits");
             }
             Rating::Unpriced(reason) => {
                 self.status.push("unpriced");
@@ -304,7 +324,8 @@ impl LedgerRows {
         self.reported_cost.append_option(event.reported_cost.map(Money::atto));
         self.cost_calculation.push_optional(event.cost_calculation.as_deref());
         self.duration_ms.append_option(event.duration_ms.map(|ms| ms as i64));
-        self.mcp_overhead_ms.append_option(event.mcp_overhead_ms.map(|ms| ms as i64));
+        self.mcp_overhead_ms
+            .append_option(event.mcp_overhead_ms.map(|ms| ms as i64));
         self.mcp_target_agent.append_option(event.mcp_target_agent.as_deref());
         self.trace_id.append_option(event.trace_id.as_deref());
         self.span_id.append_option(event.span_id.as_deref());
@@ -343,7 +364,10 @@ impl LedgerRows {
         columns.push(Arc::new(self.reported_cost.finish()));
         columns.push(self.cost_calculation.finish());
         columns.push(self.price_model.finish());
-        columns.push(dictionary(Int32Array::from(vec![0; rows]), StringArray::from(vec![price_revision])));
+        columns.push(dictionary(
+            Int32Array::from(vec![0; rows]),
+            StringArray::from(vec![price_revision]),
+        ));
         columns.push(self.unit_prices.finish());
         columns.push(Arc::new(self.duration_ms.finish()));
         columns.push(Arc::new(self.mcp_overhead_ms.finish()));

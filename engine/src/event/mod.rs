@@ -88,6 +88,10 @@ pub struct UsageEvent<'a> {
     pub user_id: Option<Cow<'a, str>>,
     pub session_id: Option<Cow<'a, str>>,
     pub usage: Usage,
+    /// Where the provider says the model ran; some regions cost more.
+    pub region: Option<String>,
+    /// Why this event cannot be priced whatever the book says: its usage object could not be read.
+    pub unpriceable: Option<&'static str>,
     /// As the sender counted; kept and compared, never trusted.
     pub tokens_total: Option<u64>,
     pub service_tier: ServiceTier,
@@ -117,6 +121,8 @@ impl UsageEvent<'_> {
             user_id: self.user_id.map(own),
             session_id: self.session_id.map(own),
             usage: self.usage,
+            region: self.region,
+            unpriceable: self.unpriceable,
             tokens_total: self.tokens_total,
             service_tier: self.service_tier,
             reported_cost: self.reported_cost,
