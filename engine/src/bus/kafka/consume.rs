@@ -1,93 +1,40 @@
-//! The thread of a subscription: polls, assembles, hands over; in between it watches over the partitions.
-//!
-//! All that it tells the subscriber goes through one outbox, in order: a batch never overtakes its `Assigned`, and none follows
-//! its `Revoked`. librdkafka's rebalance callback runs on this same thread, within `poll`.
-//!
-//! | a partition that is…                | is in             | and librdkafka                                      |
-//! | ----------------------------------- | ----------------- | --------------------------------------------------- |
-//! | ours and being read                 | `State::assembly` | has it assigned, with its offset                    |
-//! | ours, its beginning not settled     | `State::held`     | does not have it; tried again every [`HELD_AGAIN`]  |
-//! | not ours                            | neither           | does not have it                                    |
+//! The thread of a subscription: polls, assembles, hands over; in between it looks after what is due. What it shares with
+//! librdkafka's callbacks, which run on this same thread within `poll`, is the [`Worker`].
 
 use std::{
-    collections::VecDeque,
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc},
-    thread,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
-    config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol},
+    ClientConfig, Offset,
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::BorrowedMessage,
-    types::RDKafkaRespErr,
 };
-use tokio::{runtime::Handle, sync::mpsc};
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    assembly::{Assembly, BatchLimits, Incoming},
-    native,
-    start::{self, Watermarks},
-    trouble::{self, Health, Kind, Slot, TopicState},
+    start,
+    trouble::{self, Kind, Slot, TopicState},
+    worker::{Callbacks, LOOK_AGAIN, POLL_MAX, Pumped, Worker},
 };
-use crate::bus::{BusEvent, Positions, SubscribeOptions, TopicPartition};
+use crate::bus::{BusEvent, TopicPartition};
 
 /// How long a full events channel is waited for before the partitions are paused.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(5);
-/// One idle poll; also how soon a stop is seen.
-const POLL_MAX: Duration = Duration::from_millis(100);
-/// Between two looks at a full channel or an unanswered `Revoked`.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
 const HELD_AGAIN: Duration = Duration::from_secs(3);
 const END_OFFSETS_EVERY: Duration = Duration::from_secs(1);
-const POSITIONS_WAIT: Duration = Duration::from_secs(10);
-const WATERMARKS_WAIT: Duration = Duration::from_secs(5);
 const PROBE_WAIT: Duration = Duration::from_secs(2);
+/// Polls for the reasons of a failed probe.
 const HEAR_MAX: usize = 20;
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Records between two looks at the clock for batches that have waited long enough.
 const CLOCK_EVERY: u32 = 64;
-/// Ranges in an arena are `u32`.
-const ARENA_BYTES_MAX: usize = 1 << 30;
 
 pub(super) struct Consuming {
     config: ClientConfig,
     worker: Arc<Worker>,
-}
-
-/// What the thread's loop and the callbacks of librdkafka share.
-struct Worker {
-    options: SubscribeOptions,
-    positions: Arc<dyn Positions>,
-    events: mpsc::Sender<BusEvent>,
-    runtime: Handle,
-    stop: CancellationToken,
-    health: Arc<Health>,
-    /// Locked by the one thread only, and never across a call into librdkafka that may call back.
-    state: Mutex<State>,
-}
-
-struct State {
-    assembly: Assembly,
-    held: Vec<Held>,
-    outbox: VecDeque<BusEvent>,
-    /// The partitions are paused because the channel has been full for long.
-    paused: bool,
-    /// Something went wrong that a probe should look into.
-    attention: bool,
-}
-
-/// A partition that the group gave us and that is not being read yet.
-#[derive(Clone)]
-struct Held {
-    at: TopicPartition,
-    /// Where it goes on, if it was being read before: the subscriber knows of it then.
-    next: Option<i64>,
 }
 
 /// Why a client's life ends.
@@ -96,42 +43,8 @@ enum End {
     Broken,
 }
 
-enum Pumped {
-    Empty,
-    Full,
-    Closed,
-}
-
 impl Consuming {
-    pub fn new(
-        config: ClientConfig,
-        options: SubscribeOptions,
-        positions: Arc<dyn Positions>,
-        events: mpsc::Sender<BusEvent>,
-        runtime: Handle,
-        stop: CancellationToken,
-        health: Arc<Health>,
-    ) -> Self {
-        let limits = BatchLimits {
-            records_max: options.batch_records_max.max(1),
-            bytes_max: options.batch_bytes_max.clamp(1, ARENA_BYTES_MAX),
-        };
-        let state = State {
-            assembly: Assembly::new(limits),
-            held: Vec::new(),
-            outbox: VecDeque::new(),
-            paused: false,
-            attention: true,
-        };
-        let worker = Worker {
-            options,
-            positions,
-            events,
-            runtime,
-            stop,
-            health,
-            state: Mutex::new(state),
-        };
+    pub fn new(config: ClientConfig, worker: Worker) -> Self {
         Self {
             config,
             worker: Arc::new(worker),
@@ -328,10 +241,8 @@ impl<'a> Loop<'a> {
             return Ok(());
         };
         if matches!(error, KafkaError::MessageConsumptionFatal(_)) || code == Code::Fatal {
-            tracing::warn!(
-                "kafka: the consumer met a fatal error and begins anew: {}",
-                trouble::describe(code)
-            );
+            let words = format!("kafka: the consumer broke and is replaced: {}", trouble::describe(code));
+            self.worker.health.set(Slot::Group, Kind::Other, words);
             return Err(End::Broken);
         }
         match code {
@@ -415,371 +326,5 @@ impl<'a> Loop<'a> {
             }
         }
         Ok(())
-    }
-}
-
-impl Worker {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn sleep(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        while Instant::now() < until && !self.stop.is_cancelled() {
-            thread::sleep(POLL_MAX.min(wait));
-        }
-    }
-
-    /// Adds a message to its batch; `true` when that made one ready.
-    fn put(&self, message: &BorrowedMessage<'_>) -> bool {
-        let record = Incoming {
-            topic: message.topic(),
-            partition: message.partition(),
-            offset: message.offset(),
-            timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-            key: message.key(),
-            value: message.payload().unwrap_or_default(),
-            headers: native::headers(message),
-        };
-        let mut state = self.state();
-        match state.assembly.push(record, Instant::now()) {
-            Some(batch) => {
-                state.outbox.push_back(BusEvent::Batch(batch));
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Hands over what is in the outbox, in order, waiting for room until the deadline.
-    fn pump(&self, deadline: Instant) -> Pumped {
-        loop {
-            let Some(event) = self.state().outbox.pop_front() else {
-                return Pumped::Empty;
-            };
-            match self.events.try_send(event) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Closed(_)) => return Pumped::Closed,
-                Err(mpsc::error::TrySendError::Full(event)) => {
-                    self.state().outbox.push_front(event);
-                    if Instant::now() >= deadline || self.stop.is_cancelled() {
-                        return Pumped::Full;
-                    }
-                    thread::sleep(LOOK_AGAIN);
-                }
-            }
-        }
-    }
-
-    fn look_at_ends(&self, consumer: &BaseConsumer<Callbacks>) {
-        let state = self.state();
-        let known = self.health.end_offsets();
-        let ends = state.assembly.positions().map(|(at, next)| {
-            let seen = native::cached_end_offset(consumer.client(), &at.topic, at.partition);
-            let before = || known.iter().find(|(known, _)| known == at).map(|(_, end)| *end);
-            (at.clone(), seen.or_else(before).unwrap_or(next).max(next))
-        });
-        self.health.set_end_offsets(ends.collect());
-    }
-
-    // --- partitions come --------------------------------------------------------------------------------------------
-
-    fn assigned(&self, consumer: &BaseConsumer<Callbacks>, list: &TopicPartitionList) {
-        self.health.clear(Slot::Group);
-        let come = start::partitions(list);
-        tracing::debug!("kafka: assigned {}", names(&come));
-        let held: Vec<Held> = come.into_iter().map(|at| Held { at, next: None }).collect();
-        self.state().held.extend(held.iter().cloned());
-        let begin = self.settle(consumer, &held);
-        // Also with nothing to begin: the group waits for this answer.
-        self.begin(consumer, begin);
-    }
-
-    /// Tries again with the partitions that could not begin.
-    fn begin_held(&self, consumer: &BaseConsumer<Callbacks>) {
-        let held = self.state().held.clone();
-        let begin = self.settle(consumer, &held);
-        if !begin.is_empty() {
-            self.begin(consumer, begin);
-        }
-    }
-
-    /// Finds where each of these begins; leaves out those that cannot, and says why.
-    fn settle(&self, consumer: &BaseConsumer<Callbacks>, held: &[Held]) -> Vec<(Held, i64)> {
-        if held.is_empty() || self.stop.is_cancelled() {
-            return Vec::new();
-        }
-        let of: Vec<TopicPartition> = held.iter().map(|held| held.at.clone()).collect();
-        let stored = match self.stored_positions(&of) {
-            Ok(stored) => stored,
-            Err(why) => {
-                let words = format!("kafka: the store does not say where to read on: {why}");
-                self.health.set(Slot::Positions, Kind::Other, words);
-                return Vec::new();
-            }
-        };
-        self.health.clear(Slot::Positions);
-        let watermarks = match start::watermarks(consumer, &of, WATERMARKS_WAIT) {
-            Ok(watermarks) => watermarks,
-            Err(why) => {
-                let words = format!("kafka: cannot look up where topics begin and end: {why}");
-                self.health.set(Slot::Partitions, Kind::Unreachable, words);
-                self.state().attention = true;
-                return Vec::new();
-            }
-        };
-        let mut begin = Vec::new();
-        let mut standing = Vec::new();
-        for ((held, stored), watermarks) in held.iter().zip(stored).zip(watermarks) {
-            let Watermarks { low, high } = watermarks;
-            tracing::debug!("kafka: {} stored {stored:?} low {low} high {high}", held.at);
-            match start::begin_at(held.next.or(stored), watermarks, self.options.start_at) {
-                Ok(next) => begin.push((held.clone(), next)),
-                Err(why) => standing.push(format!("{} stands still: {why}", held.at)),
-            }
-        }
-        if let Some(first) = standing.first() {
-            let others = match standing.len() - 1 {
-                0 => String::new(),
-                n => format!("; so do {n} other partitions"),
-            };
-            self.health
-                .set(Slot::Partitions, Kind::Other, format!("kafka: {first}{others}"));
-        }
-        begin
-    }
-
-    /// Asks the store, on the runtime, and waits for its answer.
-    fn stored_positions(&self, of: &[TopicPartition]) -> Result<Vec<Option<i64>>, String> {
-        let (answer, answered) = std_mpsc::sync_channel(1);
-        let positions = Arc::clone(&self.positions);
-        let asked = of.to_vec();
-        // Spawned instead of waited for with `block_on`: a runtime that shuts down drops the task, and this thread goes on.
-        let task = self.runtime.spawn(async move {
-            let _ = answer.send(positions.next_offsets(&asked).await);
-        });
-        let deadline = Instant::now() + POSITIONS_WAIT;
-        loop {
-            match answered.recv_timeout(POLL_MAX) {
-                Ok(Ok(stored)) if stored.len() == of.len() => return Ok(stored),
-                Ok(Ok(stored)) => return Err(format!("asked for {} positions, got {}", of.len(), stored.len())),
-                Ok(Err(error)) => return Err(error.to_string()),
-                Err(std_mpsc::RecvTimeoutError::Disconnected) => return Err("it is shutting down".to_owned()),
-                Err(std_mpsc::RecvTimeoutError::Timeout) => {
-                    if Instant::now() >= deadline || self.stop.is_cancelled() {
-                        task.abort();
-                        return Err(format!("no answer within {POSITIONS_WAIT:?}"));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Gives librdkafka the partitions with their offsets, and tells the subscriber.
-    fn begin(&self, consumer: &BaseConsumer<Callbacks>, begin: Vec<(Held, i64)>) {
-        let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
-        let assigned = {
-            let state = self.state();
-            // The eager protocol knows no additions: the whole assignment is given again, each partition where it stands.
-            let standing: Vec<(TopicPartition, i64)> = match cooperative {
-                true => Vec::new(),
-                false => state
-                    .assembly
-                    .positions()
-                    .map(|(at, next)| (at.clone(), next))
-                    .collect(),
-            };
-            drop(state);
-            let all = standing
-                .iter()
-                .map(|(at, next)| (at, *next))
-                .chain(begin.iter().map(|(held, at)| (&held.at, *at)));
-            start::list(all.map(|(at, next)| (at, Offset::Offset(next)))).and_then(|list| {
-                let done = if cooperative {
-                    consumer.incremental_assign(&list)
-                } else {
-                    consumer.assign(&list)
-                };
-                let done = done.map_err(|e| e.to_string());
-                if self.state().paused && list.count() > 0 {
-                    let _ = consumer.pause(&list);
-                }
-                done
-            })
-        };
-        if let Err(why) = assigned {
-            let words = format!("kafka: cannot begin with {} partitions: {why}", begin.len());
-            self.health.set(Slot::Partitions, Kind::Other, words);
-            return;
-        }
-        let mut state = self.state();
-        let mut news = Vec::new();
-        for (held, next) in begin {
-            state.assembly.begin(&held.at, next);
-            state.held.retain(|other| other.at != held.at);
-            if held.next.is_none() {
-                news.push((held.at, next));
-            }
-        }
-        if !news.is_empty() {
-            state.outbox.push_back(BusEvent::Assigned(news));
-        }
-        let all_begun = state.held.is_empty();
-        drop(state);
-        if all_begun {
-            self.health.clear(Slot::Partitions);
-        }
-    }
-
-    /// Takes every partition out of librdkafka's hands and holds it where it stands, to be looked up and begun again.
-    fn restart_all(&self, consumer: &BaseConsumer<Callbacks>) {
-        let mut state = self.state();
-        let batches = state.assembly.take_begun_by(Instant::now());
-        state.outbox.extend(batches.into_iter().map(BusEvent::Batch));
-        let standing: Vec<Held> = state
-            .assembly
-            .positions()
-            .map(|(at, next)| Held {
-                at: at.clone(),
-                next: Some(next),
-            })
-            .collect();
-        for held in &standing {
-            state.assembly.end(&held.at);
-        }
-        state.held.extend(standing.iter().cloned());
-        drop(state);
-        let of: Vec<TopicPartition> = standing.into_iter().map(|held| held.at).collect();
-        self.unassign(consumer, &of);
-    }
-
-    fn unassign(&self, consumer: &BaseConsumer<Callbacks>, of: &[TopicPartition]) {
-        let done = match consumer.rebalance_protocol() {
-            // Only what it has: naming another makes librdkafka refuse the whole.
-            RebalanceProtocol::Cooperative => start::list(of.iter().map(|at| (at, Offset::Invalid)))
-                .and_then(|list| consumer.incremental_unassign(&list).map_err(|e| e.to_string())),
-            _ => consumer.unassign().map_err(|e| e.to_string()),
-        };
-        if let Err(error) = done {
-            tracing::warn!("kafka: cannot give up {}: {error}", names(of));
-        }
-    }
-
-    // --- partitions go ----------------------------------------------------------------------------------------------
-
-    fn revoked(&self, consumer: &BaseConsumer<Callbacks>, list: &TopicPartitionList) {
-        let gone = start::partitions(list);
-        tracing::debug!("kafka: revoked {}", names(&gone));
-        let read = self.forget(&gone);
-        self.unassign(consumer, &read);
-    }
-
-    /// Drops what is not handed over of these partitions, tells the subscriber, and waits for it. Answers those that
-    /// librdkafka has assigned.
-    fn forget(&self, gone: &[TopicPartition]) -> Vec<TopicPartition> {
-        let mut state = self.state();
-        let read: Vec<TopicPartition> = state
-            .assembly
-            .positions()
-            .map(|(at, _)| at)
-            .filter(|at| gone.contains(at))
-            .cloned()
-            .collect();
-        // Held ones that were being read are known to the subscriber too.
-        let mut known = read.clone();
-        known.extend(
-            state
-                .held
-                .iter()
-                .filter(|held| held.next.is_some() && gone.contains(&held.at))
-                .map(|h| h.at.clone()),
-        );
-        read.iter().for_each(|at| state.assembly.end(at));
-        state.held.retain(|held| !gone.contains(&held.at));
-        state
-            .outbox
-            .retain(|event| !matches!(event, BusEvent::Batch(batch) if gone.contains(&batch.at)));
-        let none_held = state.held.is_empty();
-        if known.is_empty() {
-            drop(state);
-        } else {
-            let (done, mut finished) = tokio::sync::oneshot::channel();
-            state.outbox.push_back(BusEvent::Revoked {
-                partitions: known,
-                done,
-            });
-            drop(state);
-            let deadline = Instant::now() + self.options.revoke_wait;
-            if matches!(self.pump(deadline), Pumped::Empty) {
-                while matches!(
-                    finished.try_recv(),
-                    Err(tokio::sync::oneshot::error::TryRecvError::Empty)
-                ) {
-                    if Instant::now() >= deadline {
-                        tracing::warn!("kafka: partitions go to another reader before the engine has committed them");
-                        break;
-                    }
-                    thread::sleep(LOOK_AGAIN);
-                }
-            }
-        }
-        if none_held {
-            self.health.clear(Slot::Partitions);
-        }
-        read
-    }
-
-    /// What a client left behind when it ended without giving everything back.
-    fn forget_all(&self) {
-        let state = self.state();
-        let mut left: Vec<TopicPartition> = state.assembly.positions().map(|(at, _)| at.clone()).collect();
-        left.extend(state.held.iter().map(|held| held.at.clone()));
-        drop(state);
-        self.forget(&left);
-        let mut state = self.state();
-        state.paused = false;
-        state.attention = true;
-        let stale = mem::take(&mut state.assembly.stale);
-        if stale > 0 {
-            tracing::debug!("kafka: dropped {stale} records of assignments that were over");
-        }
-    }
-}
-
-fn names(partitions: &[TopicPartition]) -> String {
-    let names: Vec<String> = partitions.iter().take(20).map(ToString::to_string).collect();
-    let more = if partitions.len() > 20 { ", …" } else { "" };
-    format!("{} partitions: {}{more}", partitions.len(), names.join(", "))
-}
-
-struct Callbacks(Arc<Worker>);
-
-impl ClientContext for Callbacks {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!("librdkafka consumer: {facility} {message}");
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!("librdkafka consumer: {error}: {reason}");
-        let Some(code) = error.rdkafka_error_code() else { return };
-        if let Some(kind @ (Kind::Unreachable | Kind::Tls | Kind::Credentials)) = trouble::kind_of(code) {
-            // "All brokers are down" says less than the error before it.
-            if code != Code::AllBrokersDown {
-                self.0.health.hint(kind, reason);
-            }
-        }
-    }
-}
-
-impl ConsumerContext for Callbacks {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        match event {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.0.assigned(consumer, list),
-            _ => self.0.revoked(consumer, list),
-        }
-    }
-
-    fn main_queue_min_poll_interval(&self) -> rdkafka::util::Timeout {
-        rdkafka::util::Timeout::After(POLL_MAX)
     }
 }

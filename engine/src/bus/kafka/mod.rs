@@ -36,8 +36,10 @@ mod config;
 mod consume;
 mod native;
 mod produce;
+mod rebalance;
 mod start;
 mod trouble;
+mod worker;
 
 /// How long dropping the bus waits for its threads to leave their groups.
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
@@ -99,15 +101,8 @@ impl Bus for KafkaBus {
         let (sender, events) = mpsc::channel(options.queue_batches_max.max(1));
         let stop = self.stop.child_token();
         let health = Arc::new(trouble::Health::new(&self.options.brokers));
-        let consuming = consume::Consuming::new(
-            config,
-            options,
-            positions,
-            sender,
-            runtime,
-            stop.clone(),
-            Arc::clone(&health),
-        );
+        let worker = worker::Worker::new(options, positions, sender, runtime, stop.clone(), Arc::clone(&health));
+        let consuming = consume::Consuming::new(config, worker);
         let thread = std::thread::Builder::new()
             .name("kafka-consumer".to_owned())
             .spawn(move || consuming.run())
