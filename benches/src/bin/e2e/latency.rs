@@ -15,9 +15,9 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,13 @@ impl Quantiles {
         millis.sort_by(f64::total_cmp);
         let max = *millis.last()?;
         let rank = |percent: usize| millis[(millis.len() * percent).div_ceil(100).max(1) - 1];
-        Some(Quantiles { count: millis.len(), p50: rank(50), p90: rank(90), p99: rank(99), max })
+        Some(Quantiles {
+            count: millis.len(),
+            p50: rank(50),
+            p90: rank(90),
+            p99: rank(99),
+            max,
+        })
     }
 }
 
@@ -111,7 +117,10 @@ fn budgets(crossings: usize) -> String {
     toml
 }
 
-#[allow(clippy::disallowed_methods, reason = "throttles are about the present: a trigger must happen now")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "throttles are about the present: a trigger must happen now"
+)]
 fn now() -> DateTime<Utc> {
     Utc::now()
 }
@@ -193,7 +202,9 @@ pub fn measure(binary: &Path, bus: &BusChoice, prefix: &str, plan: &Plan) -> Res
             })
         };
         let crossed = match bus {
-            BusChoice::Kafka { brokers } => cross_over_kafka(brokers, prefix, plan, &mut engine, &shared, committed_before),
+            BusChoice::Kafka { brokers } => {
+                cross_over_kafka(brokers, prefix, plan, &mut engine, &shared, committed_before)
+            }
             BusChoice::Embedded => cross_over_http(prefix, plan, &mut engine, &shared, committed_before),
         };
         shared.stop.store(true, Ordering::Relaxed);
@@ -208,8 +219,7 @@ pub fn measure(binary: &Path, bus: &BusChoice, prefix: &str, plan: &Plan) -> Res
     engine.stop()?;
     let (_, audit) = site.audit()?;
     let to_throttle = Quantiles::of(crossed.to_throttle_ms).ok_or_else(|| Failure("no crossing was made".into()))?;
-    let at_half_load =
-        (crossed.backlog_max as f64) < wanted_per_s * BACKLOG_S_MAX && sent_per_s > wanted_per_s * 0.95;
+    let at_half_load = (crossed.backlog_max as f64) < wanted_per_s * BACKLOG_S_MAX && sent_per_s > wanted_per_s * 0.95;
     Ok(Latency {
         ingest_per_s,
         wanted_per_s,
@@ -246,7 +256,11 @@ struct Schedule {
 impl Schedule {
     fn new(plan: &Plan) -> Schedule {
         let gap_us = plan.gap.as_micros() as u64;
-        Schedule { random: Random::new(plan.seed, 1_000, 0), next: Instant::now() + WARM_UP, gap_us }
+        Schedule {
+            random: Random::new(plan.seed, 1_000, 0),
+            next: Instant::now() + WARM_UP,
+            gap_us,
+        }
     }
 
     fn wait(&mut self) {
@@ -265,7 +279,11 @@ struct BacklogWatch {
 
 impl BacklogWatch {
     fn new(before: u64) -> BacklogWatch {
-        BacklogWatch { next: Instant::now() + WARM_UP, before, max: 0 }
+        BacklogWatch {
+            next: Instant::now() + WARM_UP,
+            before,
+            max: 0,
+        }
     }
 
     fn look(&mut self, engine: &mut Engine, sent: &AtomicU64) -> Result<()> {
@@ -313,18 +331,25 @@ fn cross_over_kafka(
                 watch.look(engine, &shared.sent)?;
             }
             let mut crossed = Crossed::default();
-            let mut open: std::collections::HashMap<String, usize> = (0..plan.crossings).map(|n| (project(n), n)).collect();
+            let mut open: std::collections::HashMap<String, usize> =
+                (0..plan.crossings).map(|n| (project(n), n)).collect();
             while !open.is_empty() {
                 let arrival = arrivals.recv_timeout(SEEN_MAX).map_err(|error| {
                     Failure(match error {
-                        RecvTimeoutError::Timeout => format!("{} throttle commands did not come within {SEEN_MAX:?}", open.len()),
+                        RecvTimeoutError::Timeout => {
+                            format!("{} throttle commands did not come within {SEEN_MAX:?}", open.len())
+                        }
                         RecvTimeoutError::Disconnected => "the throttle topic's reader has ended".to_owned(),
                     })
                 })?;
-                let Some(number) = open.remove(&arrival.project) else { continue };
+                let Some(number) = open.remove(&arrival.project) else {
+                    continue;
+                };
                 let (at, at_us) = sent[number];
                 crossed.to_throttle_ms.push(millis(arrival.at - at));
-                crossed.to_issue_ms.extend(arrival.issued_us.map(|issued_us| (issued_us - at_us) as f64 / 1e3));
+                crossed
+                    .to_issue_ms
+                    .extend(arrival.issued_us.map(|issued_us| (issued_us - at_us) as f64 / 1e3));
             }
             Ok(crossed)
         };
@@ -457,7 +482,10 @@ fn probe_ingest(engine: &mut Engine, seed: u64) -> Result<f64> {
         committed = seen;
         engine.check()?;
         if began.elapsed() > PROBE + SEEN_MAX {
-            return failure(format!("{committed} posted events are committed after {:?}, and the rest is not", began.elapsed()));
+            return failure(format!(
+                "{committed} posted events are committed after {:?}, and the rest is not",
+                began.elapsed()
+            ));
         }
     }
 }
@@ -469,7 +497,16 @@ mod tests {
     #[test]
     fn quantiles_are_values_that_were_measured() {
         let quantiles = Quantiles::of((1..=200).rev().map(f64::from).collect());
-        assert_eq!(quantiles, Some(Quantiles { count: 200, p50: 100.0, p90: 180.0, p99: 198.0, max: 200.0 }));
+        assert_eq!(
+            quantiles,
+            Some(Quantiles {
+                count: 200,
+                p50: 100.0,
+                p90: 180.0,
+                p99: 198.0,
+                max: 200.0
+            })
+        );
         assert_eq!(Quantiles::of(vec![7.0]).map(|one| (one.p50, one.p99)), Some((7.0, 7.0)));
         assert_eq!(Quantiles::of(Vec::new()), None);
     }

@@ -93,9 +93,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let binary = binary(arguments)?;
-    for (name, value, max) in
-        [("events", arguments.events, EVENTS_MAX), ("crossings", arguments.crossings as u64, latency::CROSSINGS_MAX as u64)]
-    {
+    for (name, value, max) in [
+        ("events", arguments.events, EVENTS_MAX),
+        ("crossings", arguments.crossings as u64, latency::CROSSINGS_MAX as u64),
+    ] {
         if value > max {
             return failure(format!("--{name} is {value}, expected at most {max}"));
         }
@@ -116,7 +117,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     })
     .during("the events")?;
 
-    println!("{} with {} processors, seed {}", binary.display(), machine::processors(), arguments.seed);
+    println!(
+        "{} with {} processors, seed {}",
+        binary.display(),
+        machine::processors(),
+        arguments.seed
+    );
     let ceilings = ceilings::measure(&swarm)?;
     report::print_ceilings(&ceilings);
     let mut reports = Vec::new();
@@ -136,7 +142,11 @@ fn run(arguments: &Arguments) -> Result<()> {
                 Some(latency::measure(&binary, &bus, &format!("{prefix}-crossings"), &plan).during(name)?)
             }
         };
-        let report = BusReport { name, throughput, latency };
+        let report = BusReport {
+            name,
+            throughput,
+            latency,
+        };
         report::print_bus(&report, &ceilings);
         reports.push(report);
     }
@@ -150,16 +160,28 @@ fn run(arguments: &Arguments) -> Result<()> {
 fn binary(arguments: &Arguments) -> Result<PathBuf> {
     let path = match &arguments.costhelm {
         Some(path) => path.clone(),
-        None => std::env::current_exe().during("this program's own path")?.with_file_name("costhelm"),
+        None => std::env::current_exe()
+            .during("this program's own path")?
+            .with_file_name("costhelm"),
     };
     // Looked for before minutes of preloading.
-    if path.is_file() { Ok(path) } else { failure(format!("{} is not there; build it, or say where with --costhelm", path.display())) }
+    if path.is_file() {
+        Ok(path)
+    } else {
+        failure(format!(
+            "{} is not there; build it, or say where with --costhelm",
+            path.display()
+        ))
+    }
 }
 
 fn buses(arguments: &Arguments) -> Result<Vec<(&'static str, BusChoice)>> {
     let mut buses = Vec::new();
     if arguments.bus != Buses::Embedded {
-        let brokers = arguments.brokers.clone().ok_or_else(|| Failure("--brokers is needed to measure Kafka".into()))?;
+        let brokers = arguments
+            .brokers
+            .clone()
+            .ok_or_else(|| Failure("--brokers is needed to measure Kafka".into()))?;
         buses.push(("kafka", BusChoice::Kafka { brokers }));
     }
     if arguments.bus != Buses::Kafka {
