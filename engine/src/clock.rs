@@ -3,6 +3,7 @@
 use costhelm_pricing::EventTime;
 
 /// Now, in microseconds.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> EventTime {
     EventTime(chrono::Utc::now().timestamp_micros())
 }

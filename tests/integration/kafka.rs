@@ -120,8 +120,11 @@ fn flush(producer: &BaseProducer) {
     producer.flush(Duration::from_secs(60)).unwrap();
 }
 
+/// Key, value and headers of a record.
+type Received = (String, Vec<u8>, Vec<(String, String)>);
+
 /// Reads a topic's only partition from its beginning until `count` records have come.
-fn read(topic: &str, count: usize) -> Vec<(String, Vec<u8>, Vec<(String, String)>)> {
+fn read(topic: &str, count: usize) -> Vec<Received> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers())
         .set("group.id", "reader-of-tests")
@@ -299,7 +302,7 @@ fn an_unreachable_broker_and_a_missing_topic_are_told_in_one_line_and_pass_by_th
             (status == 503 && troubles.contains(words)).then_some(troubles)
         })
     };
-    trouble(&"127.0.0.1");
+    trouble("127.0.0.1");
     broker.sh("restart");
     trouble("late.events");
     broker.topic("late.events");
@@ -319,7 +322,7 @@ fn an_unreachable_broker_and_a_missing_topic_are_told_in_one_line_and_pass_by_th
     engine.wait_for_events(1);
     // The broker goes and comes back in the middle of it.
     broker.sh("kill");
-    trouble(&"127.0.0.1");
+    trouble("127.0.0.1");
     broker.sh("restart");
     put("after");
     engine.wait_for_events(2);

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use costhelm::ledger::audit::{Report, audit};
 
 use super::{ConfigFile, Outcome, block_on, open_store};
@@ -36,6 +36,7 @@ pub fn run(args: Args) -> Outcome {
 
 pub fn print(report: &Report) {
     let mut table = Table::new();
+    table.set_content_arrangement(ContentArrangement::Dynamic);
     table
         .load_style(UTF8_FULL_CONDENSED)
         .set_header(["check", "", "detail"]);

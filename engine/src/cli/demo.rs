@@ -16,6 +16,7 @@ use costhelm::{
     Engine,
     budget::{Level, ScopeOf, Utilization, standing},
     bus::NewRecord,
+    clock,
     config::{Config, load},
     event::Dim,
     ledger::audit::audit,
@@ -188,7 +189,7 @@ async fn live(engine: Engine, index: usize, sent: Arc<Sent>, stop: CancellationT
         }
         let Some(model) = model else { continue };
         let records: Vec<NewRecord> = caller
-            .call(agent, &model, chrono::Utc::now())
+            .call(agent, &model, clock::now())
             .into_iter()
             .map(|value| NewRecord {
                 topic: engine.config().topics.events.clone(),

@@ -61,7 +61,7 @@ enum Command {
 struct ConfigFile {
     /// Configuration file.
     #[arg(
-        short,
+        short = 'c',
         long = "config",
         value_name = "FILE",
         env = "COSTHELM_CONFIG",

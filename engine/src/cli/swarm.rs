@@ -6,7 +6,7 @@
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
-use costhelm::budget::EffectiveThrottle;
+use costhelm::{budget::EffectiveThrottle, pricing::EventTime};
 
 pub const ENVIRONMENT: &str = "demo";
 pub const ORG: &str = "ravenhelm";
@@ -121,7 +121,7 @@ impl Caller {
     }
 
     /// What this call puts on the bus: mostly one event, sometimes a repeat, a late one or one that is broken.
-    pub fn call(&mut self, agent: &Agent, model: &str, now: chrono::DateTime<chrono::Utc>) -> Vec<Vec<u8>> {
+    pub fn call(&mut self, agent: &Agent, model: &str, now: EventTime) -> Vec<Vec<u8>> {
         self.calls += 1;
         let event = self.event(agent, model, now);
         let mut records = vec![event.to_string().into_bytes()];
@@ -148,7 +148,7 @@ impl Caller {
         uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
     }
 
-    fn event(&mut self, agent: &Agent, model: &str, now: chrono::DateTime<chrono::Utc>) -> Value {
+    fn event(&mut self, agent: &Agent, model: &str, now: EventTime) -> Value {
         let (input, cached_percent, output) = agent.tokens;
         let spread = |random: &mut StdRng, typical: u64| typical * random.random_range(40..220) / 100;
         let input = spread(&mut self.random, input).max(1);
@@ -160,12 +160,12 @@ impl Caller {
         } else {
             self.random.random_range(0..400)
         };
-        let time = now - chrono::Duration::milliseconds(age_ms);
+        let time = EventTime(now.0 - age_ms * 1_000);
         let local = agent.provider == "ollama";
         let mut event = json!({
             "event_id": self.id(),
             // As Python's datetime.utcnow() writes it: no offset.
-            "timestamp": time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string(),
+            "timestamp": time.to_string().trim_end_matches('Z'),
             "environment": ENVIRONMENT,
             "org_id": ORG,
             "business_unit_id": agent.business_unit,

@@ -6,6 +6,7 @@
 //! | every event | events = ledger rows + duplicates + quarantined, in each range (EO-3) |
 //! | file checksums | SHA-256 and size of each file with the manifest |
 //! | ledger rows, quarantine rows | rows in the files = rows in the manifest = rows in the ranges |
+//! | files readable | each file opens and its columns are what they should be |
 //! | row origins | each row within a committed range of its own epoch, none twice |
 //! | ledger cost | Σ of the rows = Σ of the manifest |
 //! | recomputed cost | each row's meters × its own unit prices = its cost (RATE-1) |

@@ -295,6 +295,11 @@ impl EngineCollector {
             out.gauge("window_cells_limit", "Window cells that may be in memory")?
                 .plain(self.0.config().windows.cells_max as f64)?;
             out.counter(
+                "window_beyond_memory_events",
+                "Late events whose window is older than memory keeps; SQL has them",
+            )?
+            .plain(windows.beyond_memory() as f64)?;
+            out.counter(
                 "window_evicted_cells",
                 "Window cells given up before their time for want of room",
             )?
