@@ -48,7 +48,7 @@ pub mod usage;
 mod window;
 
 pub use book::{Book, PriceEntry};
-pub use contracts::{Charge, ChargeError, Charged, Contracts};
+pub use contracts::{Account, Charge, ChargeError, Charged, Contracts, Terms};
 pub use format::BookError;
 pub use import::{ImportError, ImportFormat, ImportOptions, ImportReport, Imported, import};
 pub use matching::{Explanation, MatchKind};

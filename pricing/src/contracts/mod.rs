@@ -7,8 +7,8 @@
 //! | `effective` | `contracted`, but the amortised cost where the model runs on own machines | EffectiveCost |
 //! | `billed` | `effective` plus the internal mark-up of the one it is charged to | BilledCost |
 //!
-//! The way of a row: the plan rates it at list price; of the contracts, amortised costs and mark-ups that fit its scope,
-//! provider, model and time, the *closest* of each kind is applied, and only that one:
+//! The way of a row: its account (organization, unit, provider, model) has [`Terms`], found once; the plan rates the row at
+//! list price, and of the contracts, amortised costs and mark-ups in force at its time the *closest* of each kind is applied, and only that one:
 //!
 //! | closer than | because |
 //! | --- | --- |
@@ -48,11 +48,30 @@ const MS_PER_HOUR: u64 = 3_600_000;
 #[derive(Clone, Debug, Default)]
 pub struct Contracts {
     /// Each the closest first.
-    contracts: Vec<Contract>,
-    locals: Vec<Local>,
-    markups: Vec<Markup>,
+    contracts: Vec<Arc<Contract>>,
+    locals: Vec<Arc<Local>>,
+    markups: Vec<Arc<Markup>>,
     /// By currency and start.
-    exchange: Vec<Exchange>,
+    exchange: Arc<[Exchange]>,
+}
+
+/// What of the contracts can ever apply to one organization, unit, provider and model. Callers keep it beside the plan.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    contracts: Box<[Arc<Contract>]>,
+    locals: Box<[Arc<Local>]>,
+    markups: Box<[Arc<Markup>]>,
+    exchange: Arc<[Exchange]>,
+}
+
+/// Whose rows, of which model, terms are for.
+#[derive(Clone, Copy, Debug)]
+pub struct Account<'c> {
+    pub org_id: &'c str,
+    pub business_unit_id: Option<&'c str>,
+    /// As the event names them; contracts may name either these or what the book calls them.
+    pub provider: &'c str,
+    pub model: &'c str,
 }
 
 /// Whom, what and when an entry is for.
@@ -111,11 +130,6 @@ struct Exchange {
 /// A row to be charged.
 #[derive(Clone, Copy, Debug)]
 pub struct Charge<'c> {
-    pub org_id: &'c str,
-    pub business_unit_id: Option<&'c str>,
-    /// As the event names them; contracts may name either these or what the book calls them.
-    pub provider: &'c str,
-    pub model: &'c str,
     pub usage: &'c Usage,
     pub at: EventTime,
     pub tier: ServiceTier,
@@ -266,6 +280,30 @@ impl Contracts {
         self.len() == 0
     }
 
+    /// The terms of an account; `plan` is what the book says of the model.
+    #[must_use]
+    pub fn terms(&self, account: &Account<'_>, plan: Option<&Plan>) -> Terms {
+        let names = Names::of(account, plan);
+        Terms {
+            contracts: fitting(&self.contracts, |contract| contract.scope.fits(account, &names)),
+            locals: fitting(&self.locals, |local| local.scope.fits(account, &names)),
+            markups: fitting(&self.markups, |markup| markup.scope.fits(account, &names)),
+            exchange: Arc::clone(&self.exchange),
+        }
+    }
+}
+
+fn fitting<T>(entries: &[Arc<T>], fits: impl Fn(&T) -> bool) -> Box<[Arc<T>]> {
+    entries.iter().filter(|entry| fits(entry)).map(Arc::clone).collect()
+}
+
+impl Terms {
+    /// Whether every row of the account costs its list price.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.contracts.is_empty() && self.locals.is_empty() && self.markups.is_empty()
+    }
+
     /// What a row costs; `plan` is what the book says of its model.
     ///
     /// # Errors
@@ -275,10 +313,9 @@ impl Contracts {
             Ok(plan) => plan.rate_in(row.usage, row.at, row.tier, row.region),
             Err(unpriced) => Err(unpriced.clone()),
         };
-        let names = Names::of(row, plan.ok());
-        let contract = self.contracts.iter().find(|contract| contract.scope.fits(row, &names));
-        let local = self.locals.iter().find(|local| local.scope.fits(row, &names));
-        let markup = self.markups.iter().find(|markup| markup.scope.fits(row, &names));
+        let contract = self.contracts.iter().find(|contract| contract.scope.holds(row.at));
+        let local = self.locals.iter().find(|local| local.scope.holds(row.at));
+        let markup = self.markups.iter().find(|markup| markup.scope.holds(row.at));
         let mut charged = Charged {
             list: list.as_ref().ok().copied(),
             contracted: Money::ZERO,
@@ -465,7 +502,7 @@ struct Names {
 }
 
 impl Names {
-    fn of(row: &Charge<'_>, plan: Option<&Plan>) -> Names {
+    fn of(row: &Account<'_>, plan: Option<&Plan>) -> Names {
         let (provider, model) = plan.map_or((row.provider, row.model), |plan| (plan.provider(), plan.model()));
         Names {
             providers: [normalised_provider(row.provider), normalised_provider(provider)],
@@ -475,20 +512,20 @@ impl Names {
 }
 
 impl Scope {
-    fn fits(&self, row: &Charge<'_>, names: &Names) -> bool {
-        let org = self.org_id.as_deref().is_none_or(|org| org == row.org_id);
-        let unit = self
-            .business_unit_id
-            .as_deref()
-            .is_none_or(|unit| row.business_unit_id == Some(unit));
-        let time = self.from <= row.at && self.to.is_none_or(|to| row.at < to);
+    fn fits(&self, account: &Account<'_>, names: &Names) -> bool {
+        let org = self.org_id.as_deref().is_none_or(|org| org == account.org_id);
+        let unit = self.business_unit_id.as_deref();
+        let unit = unit.is_none_or(|unit| account.business_unit_id == Some(unit));
         let provider = || {
-            self.provider
-                .as_ref()
-                .is_none_or(|provider| names.providers.contains(provider))
+            let provider = self.provider.as_ref();
+            provider.is_none_or(|provider| names.providers.contains(provider))
         };
         let fits = |pattern: &String| names.models.iter().any(|model| glob_fits(pattern, model));
-        org && unit && time && provider() && (self.models.is_empty() || self.models.iter().any(fits))
+        org && unit && provider() && (self.models.is_empty() || self.models.iter().any(fits))
+    }
+
+    fn holds(&self, at: EventTime) -> bool {
+        self.from <= at && self.to.is_none_or(|to| at < to)
     }
 
     /// How close it is, less its start: whom, then what.
