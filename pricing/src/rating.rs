@@ -216,7 +216,7 @@ impl Period {
     }
 
     fn lanes_there(&self, at: EventTime, region: Option<&str>) -> &[LaneSlots; ServiceTier::COUNT] {
-        let window = self.windows.iter().position(|window| window.holds(at));
+        let window = Window::first_holding(&self.windows, at);
         let region = region.and_then(|region| {
             let named = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case(region));
             self.regions.iter().position(|names| named(names))
