@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::{Contract, Contracts, Exchange, Local, LocalCost, Markup, Scope};
+use super::scope::Scope;
+use super::{Contract, Contracts, Exchange, Local, LocalCost, Markup};
 use crate::format::{BookError, Prices, Reader};
 use crate::matching::normalised_provider;
 use crate::money::Money;

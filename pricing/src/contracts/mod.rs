@@ -28,12 +28,13 @@
 //! Limits: 10,000 entries of a kind; percentages from 0 to 100 (a mark-up: to 1,000).
 
 mod format;
+mod scope;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::matching::{glob_fits, normalised_provider};
+use self::scope::{Names, Scope};
 use crate::meter::Meter;
 use crate::money::Money;
 use crate::rates::{Listed, ServiceTier};
@@ -72,20 +73,6 @@ pub struct Account<'c> {
     /// As the event names them; contracts may name either these or what the book calls them.
     pub provider: &'c str,
     pub model: &'c str,
-}
-
-/// Whom, what and when an entry is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Scope {
-    id: Arc<str>,
-    org_id: Option<String>,
-    business_unit_id: Option<String>,
-    /// Normalised.
-    provider: Option<String>,
-    /// In small letters; empty: every model.
-    models: Vec<String>,
-    from: EventTime,
-    to: Option<EventTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -493,108 +480,4 @@ fn fixed_rate(rates: &Listed, meter: Meter) -> Option<Money> {
             None
         }
     })
-}
-
-/// What a row may be called in a contract.
-struct Names {
-    providers: [String; 2],
-    models: [String; 2],
-}
-
-impl Names {
-    fn of(row: &Account<'_>, plan: Option<&Plan>) -> Names {
-        let (provider, model) = plan.map_or((row.provider, row.model), |plan| (plan.provider(), plan.model()));
-        Names {
-            providers: [normalised_provider(row.provider), normalised_provider(provider)],
-            models: [row.model.to_ascii_lowercase(), model.to_ascii_lowercase()],
-        }
-    }
-}
-
-impl Scope {
-    fn fits(&self, account: &Account<'_>, names: &Names) -> bool {
-        let org = self.org_id.as_deref().is_none_or(|org| org == account.org_id);
-        let unit = self.business_unit_id.as_deref();
-        let unit = unit.is_none_or(|unit| account.business_unit_id == Some(unit));
-        let provider = || {
-            let provider = self.provider.as_ref();
-            provider.is_none_or(|provider| names.providers.contains(provider))
-        };
-        let fits = |pattern: &String| names.models.iter().any(|model| glob_fits(pattern, model));
-        org && unit && provider() && (self.models.is_empty() || self.models.iter().any(fits))
-    }
-
-    fn holds(&self, at: EventTime) -> bool {
-        self.from <= at && self.to.is_none_or(|to| at < to)
-    }
-
-    /// How close it is, less its start: whom, then what.
-    fn closeness(&self) -> (u8, usize, bool) {
-        let whom = u8::from(self.org_id.is_some()) + 2 * u8::from(self.business_unit_id.is_some());
-        let literal = |pattern: &String| pattern.bytes().filter(|byte| *byte != b'*').count() + 1;
-        // Of several patterns the shortest: none is closer than it says.
-        let what = self.models.iter().map(literal).min().unwrap_or(0);
-        (whom, what, self.provider.is_some())
-    }
-
-    /// Whether both can be the closest for one row.
-    fn collides(&self, other: &Scope) -> bool {
-        let same = self.org_id == other.org_id
-            && self.business_unit_id == other.business_unit_id
-            && self.provider == other.provider
-            && self.from == other.from
-            && self.closeness() == other.closeness();
-        let any_model = self.models.is_empty() && other.models.is_empty();
-        let meets = |model: &String| {
-            other
-                .models
-                .iter()
-                .any(|other| globs_meet(model.as_bytes(), other.as_bytes()))
-        };
-        same && (any_model || self.models.iter().any(meets))
-    }
-}
-
-/// Whether some name fits both patterns.
-fn globs_meet(a: &[u8], b: &[u8]) -> bool {
-    // `meets[j]`: whether what is left of `a` and b[j..] meet; rows are filled from the ends of the patterns.
-    let only_stars = |rest: &[u8]| rest.iter().all(|byte| *byte == b'*');
-    let mut meets: Vec<bool> = (0..=b.len()).map(|j| only_stars(&b[j..])).collect();
-    for i in (0..a.len()).rev() {
-        let below = meets.clone();
-        meets[b.len()] = only_stars(&a[i..]);
-        for j in (0..b.len()).rev() {
-            meets[j] = match (a[i], b[j]) {
-                (b'*', _) | (_, b'*') => below[j] || meets[j + 1],
-                (x, y) => x == y && below[j + 1],
-            };
-        }
-    }
-    meets[0]
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn two_patterns_meet_where_a_name_fits_both(a in "[ab*]{0,5}", b in "[ab*]{0,5}") {
-            let mut names = vec![String::new()];
-            let mut last = 0;
-            for _ in 0..8 {
-                let from = last;
-                last = names.len();
-                for position in from..last {
-                    for letter in ["a", "b"] {
-                        names.push(names[position].clone() + letter);
-                    }
-                }
-            }
-            let common = names.iter().any(|name| glob_fits(&a, name) && glob_fits(&b, name));
-            prop_assert_eq!(globs_meet(a.as_bytes(), b.as_bytes()), common, "{} {}", a, b);
-        }
-    }
 }
