@@ -1,7 +1,8 @@
 //! What rating a row costs, warm, on one core: the budget is 200 ns.
 //!
-//! The rows are real: the usage objects of `fixtures/pricing/`, rated from the imported book and from the built-in catalog. `plan` and `read` are not on
-//! that path (callers keep plans by provider and model, and most events carry counts), and are measured for comparison.
+//! The rows are real: the usage objects of `fixtures/pricing/`, rated from the imported book and from the built-in
+//! catalog. `plan` and `read` are not on that path (callers keep plans by provider and model, and most events carry
+//! counts), and are measured for comparison.
 
 use std::hint::black_box;
 use std::path::Path;

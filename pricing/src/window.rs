@@ -1,8 +1,8 @@
 //! Hours with prices of their own: a window of the wall clock in a zone, on some days of the week (RATE-1).
 //!
 //! A window is read off a clock on the wall: where a clock is set back, both passes through the hour are in the window;
-//! where it is set forward, the hour that does not exist has no events. It holds from its `from` up to, and not with, its
-//! `to`; a `to` at or before the `from` is on the next day, and then the day of the week is the one it began on.
+//! where it is set forward, the hour that does not exist has no events. It holds from its `from` up to, and not with,
+//! its `to`; a `to` at or before the `from` is on the next day, and then the day of the week is the one it began on.
 //!
 //! Limits: minutes; 32 windows a price; 400 excepted days a window.
 

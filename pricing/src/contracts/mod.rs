@@ -7,8 +7,9 @@
 //! | `effective` | `contracted`, but the amortised cost where the model runs on own machines | EffectiveCost |
 //! | `billed` | `effective` plus the internal mark-up of the one it is charged to | BilledCost |
 //!
-//! The way of a row: its account (organization, unit, provider, model) has [`Terms`], found once; the plan rates the row at
-//! list price, and of the contracts, amortised costs and mark-ups in force at its time the *closest* of each kind is applied, and only that one:
+//! The way of a row: its account (organization, unit, provider, model) has [`Terms`], found once; the plan rates the
+//! row at list price, and of the contracts, amortised costs and mark-ups in force at its time the *closest* of each
+//! kind is applied, and only that one:
 //!
 //! | closer than | because |
 //! | --- | --- |
@@ -21,9 +22,9 @@
 //! A fixed rate replaces the list price of its meter, at every length, tier and hour; meters without one keep the list
 //! price less the discount. A fixed `output` holds for `reasoning` too unless that has its own.
 //!
-//! Currency: a contract in another currency has its fixed rates in it, and its amounts are returned in it as well, at the
-//! dated exchange rate in force at the event's time. A factor or exchange rate may leave more than 18 decimals: those are
-//! rounded half to even, and [`Charged::rounded`] says so for the caller to count (MONEY-2).
+//! Currency: a contract in another currency has its fixed rates in it, and its amounts are returned in it as well, at
+//! the dated exchange rate in force at the event's time. A factor or exchange rate may leave more than 18 decimals:
+//! those are rounded half to even, and [`Charged::rounded`] says so for the caller to count (MONEY-2).
 //!
 //! Limits: 10,000 entries of a kind; percentages from 0 to 100 (a mark-up: to 1,000).
 
@@ -294,7 +295,8 @@ impl Terms {
     /// What a row costs; `plan` is what the book says of its model.
     ///
     /// # Errors
-    /// Where neither the book nor a contract nor an amortised cost has a price, or an exchange rate or a duration is missing.
+    /// Where neither the book nor a contract nor an amortised cost has a price, or an exchange rate or a duration is
+    /// missing.
     pub fn charge(&self, row: &Charge<'_>, plan: Result<&Plan, &Unpriced>) -> Result<Charged, ChargeError> {
         let list = match plan {
             Ok(plan) => plan.rate_in(row.usage, row.at, row.tier, row.region),

@@ -106,8 +106,8 @@ impl<'j> Fields<'j> {
         })
     }
 
-    /// One count that an object may give under several names: keys within one of some objects, and whole paths. Where it
-    /// gives two, they must agree.
+    /// One count that an object may give under several names: keys within one of some objects, and whole paths. Where
+    /// it gives two, they must agree.
     pub(super) fn detail(&self, objects: &[&str], keys: &[&str], paths: &[&str]) -> Result<Option<u64>> {
         let mut first: Option<(&str, u64)> = None;
         for leaf in self

@@ -2,8 +2,8 @@
 //! nobody but this module has to know what contains what.
 //!
 //! The way of an object: the provider says which shapes it writes; the object's keys say which of them this one is; the
-//! shape's reader takes every key it knows, holds the parts against the object's own totals, and refuses what is left if
-//! it counts something. A provider that is a gateway, or unknown, writes any shape; then the keys alone must decide.
+//! shape's reader takes every key it knows, holds the parts against the object's own totals, and refuses what is left
+//! if it counts something. A provider that is a gateway, or unknown, writes any shape; then the keys alone must decide.
 //! What cannot be read is an error with a code, and the row is unpriced for that reason: nothing is guessed (RATE-3).
 //!
 //! # What contains what
@@ -27,8 +27,9 @@
 //! | Ollama | `ollama.generate` | – | – | in `eval_count` | a counter that is zero is left out | github.com/ollama/ollama, docs/api.md |
 //! | LangChain | `openai.responses` | in `input_tokens` | in `input_tokens` | in `output_tokens` | `usage_metadata`, `input_token_details` | reference.langchain.com (`UsageMetadata`) |
 //!
-//! Where a chat object has a total, the total decides whether reasoning is inside or beside. Cache writes without a time
-//! to live are the short ones. A whole response is read too: its `usage` (`usageMetadata`, `meta`, …) and `service_tier`.
+//! Where a chat object has a total, the total decides whether reasoning is inside or beside. Cache writes without a
+//! time to live are the short ones. A whole response is read too: its `usage` (`usageMetadata`, `meta`, …) and
+//! `service_tier`.
 //!
 //! Known and not charged: pages fetched by Anthropic's web fetch (they enter as input), tool searches, code execution
 //! (billed by container hour), sums of what is counted elsewhere, durations, and costs that a gateway estimates.
