@@ -1,13 +1,16 @@
 //! What rating a row costs, warm, on one core: the budget is 200 ns.
 //!
-//! The rows are real: the usage objects of `fixtures/pricing/`, rated from the imported book and from the built-in catalog. `plan` and `read` are not on
-//! that path (callers keep plans by provider and model, and most events carry counts), and are measured for comparison.
+//! The rows are real: the usage objects of `fixtures/pricing/`, rated from the imported book and from the built-in
+//! catalog. `plan` and `read` are not on that path (callers keep plans by provider and model, and most events carry
+//! counts), and are measured for comparison.
 
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 
-use costhelm_pricing::{Book, Charge, Contracts, EventTime, Plan, ServiceTier, Usage, normalize_provider_usage};
+use costhelm_pricing::{
+    Account, Book, Charge, Contracts, EventTime, Plan, ServiceTier, Usage, normalize_provider_usage,
+};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 struct Row {
@@ -89,11 +92,14 @@ fn rating(criterion: &mut Criterion) {
     )
     .unwrap();
     let row = &rows[0];
-    let charge = Charge {
+    let account = Account {
         org_id: "acme",
         business_unit_id: None,
         provider: &row.provider,
         model: &row.model,
+    };
+    let terms = contracts.terms(&account, Some(&row.plan));
+    let charge = Charge {
         usage: &row.usage,
         at: time,
         tier: ServiceTier::Standard,
@@ -101,7 +107,7 @@ fn rating(criterion: &mut Criterion) {
         duration_ms: None,
     };
     group.bench_function("charge/discount_and_markup", |bencher| {
-        bencher.iter(|| black_box(contracts.charge(black_box(&charge), Ok(&row.plan))).ok());
+        bencher.iter(|| black_box(terms.charge(black_box(&charge), Ok(&row.plan))).ok());
     });
     group.throughput(Throughput::Elements(rows.len() as u64));
     group.bench_function("plan", |bencher| {

@@ -3,8 +3,8 @@
 //! Texts are parsed ([`crate::format`]), put together and compiled: every model to its [`Timeline`], all names to an
 //! index. Books lie over each other ([`Book::overlay`]): a user's own prices over the built-in catalog.
 //!
-//! The [`Book::revision`] is made from the content alone, in a canonical order: the order of files, models and keys, the
-//! spelling of a price (`3.0`, `3.00`) and file names do not change it; a price, a date, a source, an alias do.
+//! The [`Book::revision`] is made from the content alone, in a canonical order: the order of files, models and keys,
+//! the spelling of a price (`3.0`, `3.00`) and file names do not change it; a price, a date, a source, an alias do.
 //!
 //! Limits: 100,000 models.
 
@@ -107,7 +107,8 @@ pub struct PriceEntry {
     pub above_input: u64,
     /// Holds for the units of the meter beyond this; 0: from the first on.
     pub above_units: u64,
-    /// Holds in these hours only, such as `mon,tue 09:00-12:00 Asia/Shanghai`; `None`: at all hours without an entry of their own.
+    /// Holds in these hours only, such as `mon,tue 09:00-12:00 Asia/Shanghai`; `None`: at all hours without an entry of
+    /// their own.
     pub window: Option<Arc<str>>,
     /// Holds in these regions only, such as `us,eu`; `None`: wherever there is no entry of their own.
     pub region: Option<Arc<str>>,
@@ -176,8 +177,8 @@ impl Book {
         Book::compile(providers, models)
     }
 
-    /// The book as one text that [`Book::from_toml`] reads back to a book of the same revision. Canonical: the same content
-    /// gives the same text.
+    /// The book as one text that [`Book::from_toml`] reads back to a book of the same revision. Canonical: the same
+    /// content gives the same text.
     ///
     /// # Errors
     /// For a book that was laid over another: which of two names wins cannot be said in one text. Write each by itself.
@@ -194,7 +195,8 @@ impl Book {
         &self.revision
     }
 
-    /// The price timeline of a model; see [`crate::matching`] for how it is found. Callers keep it by (provider, model).
+    /// The price timeline of a model; see [`crate::matching`] for how it is found. Callers keep it by (provider,
+    /// model).
     ///
     /// # Errors
     /// Why there is none (RATE-3).
@@ -230,8 +232,9 @@ impl Book {
         self.models.len()
     }
 
-    /// Every price as one flat list, by provider and model as loaded, then by time. Rates that a length or tier inherits
-    /// or multiplies are written out; fallbacks between meters and tiers that a model does not price are left out.
+    /// Every price as one flat list, by provider and model as loaded, then by time. Rates that a length or tier
+    /// inherits or multiplies are written out; fallbacks between meters and tiers that a model does not price are left
+    /// out.
     pub fn entries(&self) -> impl Iterator<Item = PriceEntry> + '_ {
         self.models.iter().flat_map(|model| {
             let free = model

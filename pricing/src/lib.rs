@@ -1,8 +1,9 @@
 //! Exact, effective-dated prices for AI usage.
 //!
-//! The way of a row: what a sender reports ([`ReportedUsage`]) is normalised to disjoint meters ([`Usage`], RATE-2); provider
-//! and model find a [`Plan`] in the [`Book`] (see [`matching`] for the precedence); the plan rates the usage at the event's
-//! own time ([`EventTime`], RATE-1) to an exact [`Money`] (MONEY-1), or says why there is no price ([`Unpriced`], RATE-3).
+//! The way of a row: what a sender reports ([`ReportedUsage`]) is normalised to disjoint meters ([`Usage`], RATE-2);
+//! provider and model find a [`Plan`] in the [`Book`] (see [`matching`] for the precedence); the plan rates the usage
+//! at the event's own time ([`EventTime`], RATE-1) to an exact [`Money`] (MONEY-1), or says why there is no price
+//! ([`Unpriced`], RATE-3).
 //!
 //! ```
 //! use costhelm_pricing::{Book, EventTime, ServiceTier, usage_from_json};
@@ -24,6 +25,10 @@
 //! assert_eq!(rated.cost.to_string(), "0.00000015");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! What a provider returned, verbatim, becomes meters in [`providers`]; what the one who pays has agreed on is in
+//! [`contracts`]; price files of other projects come in through [`mod@import`], and [`compare`] holds two books side by
+//! side.
 //!
 //! No I/O, no clock, no async. The books in `catalog/` are compiled in.
 
@@ -48,7 +53,7 @@ pub mod usage;
 mod window;
 
 pub use book::{Book, PriceEntry};
-pub use contracts::{Charge, ChargeError, Charged, Contracts};
+pub use contracts::{Account, Charge, ChargeError, Charged, Contracts, Terms};
 pub use format::BookError;
 pub use import::{ImportError, ImportFormat, ImportOptions, ImportReport, Imported, import};
 pub use matching::{Explanation, MatchKind};

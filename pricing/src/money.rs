@@ -1,4 +1,5 @@
-//! Money as an integer (MONEY-1): one `i128` count of 10⁻¹⁸ USD, read from decimal text and written back as decimal text.
+//! Money as an integer (MONEY-1): one `i128` count of 10⁻¹⁸ USD, read from decimal text and written back as decimal
+//! text.
 //!
 //! Nothing here passes through a float. A number that does not fit the 18 decimals is an error that names the digits
 //! (`FromStr`), or a rounding the caller is told about and counts (`parse_rounded`); it is never silent (MONEY-2).
@@ -30,8 +31,8 @@ impl Money {
     /// The amount of `atto` × 10⁻¹⁸ USD.
     ///
     /// # Panics
-    /// If `|atto| >= 10^38`: such a number cannot be written to the ledger's decimal column. Use [`Money::try_from_atto`]
-    /// for numbers of unknown origin.
+    /// If `|atto| >= 10^38`: such a number cannot be written to the ledger's decimal column. Use
+    /// [`Money::try_from_atto`] for numbers of unknown origin.
     #[must_use]
     pub const fn from_atto(atto: i128) -> Self {
         assert!(
@@ -122,8 +123,8 @@ impl Money {
         })
     }
 
-    /// `self × factor`, where the factor is a decimal held as [`Money`] is; rounded half to even at the 18th decimal, and
-    /// whether it had to be.
+    /// `self × factor`, where the factor is a decimal held as [`Money`] is; rounded half to even at the 18th decimal,
+    /// and whether it had to be.
     ///
     /// `None` where the product leaves the range.
     #[must_use]
@@ -422,13 +423,18 @@ fn rounded_quotient(high: u128, low: u128, divisor: u128, negative: bool) -> Opt
     ))
 }
 
-/// `(high, low) / divisor` by shift and subtract, with whether it divides exactly; `None` if the quotient needs more than 128 bits.
+/// `(high, low) / divisor` by shift and subtract, with whether it divides exactly; `None` if the quotient needs more
+/// than 128 bits.
 fn div_wide(high: u128, low: u128, divisor: u128) -> Option<(u128, bool)> {
     div_rem_wide(high, low, divisor).map(|(quotient, remainder)| (quotient, remainder == 0))
 }
 
 /// Quotient and remainder of 256 by 128 bits; `None` if the quotient needs more than 128 bits.
 fn div_rem_wide(high: u128, low: u128, divisor: u128) -> Option<(u128, u128)> {
+    if high == 0 {
+        // Nearly every amount: a few hundred dollars times a factor near one.
+        return low.checked_div(divisor).map(|quotient| (quotient, low % divisor));
+    }
     if high >= divisor {
         return None;
     }

@@ -20,9 +20,10 @@
 //!
 //! A fallback never copies a graduated rate: ranges count one meter, and two counts cannot share them.
 //!
-//! Some hours have rates of their own (`window`, see [`crate::window`]): they lie over the standard rates like a service tier
+//! Some hours have rates of their own (`window`): they lie over the standard rates like a service tier
 //! does, and the tiers then lie over them; so a tier's own rates hold at every hour. Regions multiply the token rates
-//! that come out. The first window that holds decides; without one, and in a region that is not listed, nothing changes.
+//! that come out. The first window that holds decides; without one, and in a region that is not listed, nothing
+//! changes.
 //!
 //! The length of a request is all its input-side tokens, cached or not. It is *above* a threshold when it is greater;
 //! then the whole request is charged at that length. A graduated range charges only the units above its start.

@@ -2,8 +2,8 @@
 //! usage, event time and service tier.
 //!
 //! A price is in force from its `from` until the next one's: `[from, next.from)`. The row is charged by one rate set
-//! (see [`crate::rates`]); which one is returned as a [`RatesRef`], and its unit prices as text go to the ledger, so that
-//! anyone can [`recompute`] the row.
+//! (see [`crate::rates`]); which one is returned as a [`RatesRef`], and its unit prices as text go to the ledger, so
+//! that anyone can [`recompute`] the row.
 //!
 //! Limits: no allocation where the row is priced; a cost stays below 10²⁰ USD.
 
@@ -161,9 +161,9 @@ impl Plan {
     /// ```json
     /// {"input":"0.000003","cache_read":"0.0000003","output":{"0":"0.000015","128000":"0.00003"}}
     /// ```
-    /// An object for a meter gives its ranges: the units above each key cost that. Fallbacks between meters are written out;
-    /// a meter that is not there cost nothing (`requests` and `tool_calls` by rule, all of them on a free model), since a row
-    /// with another such meter is unpriced.
+    /// An object for a meter gives its ranges: the units above each key cost that. Fallbacks between meters are written
+    /// out; a meter that is not there cost nothing (`requests` and `tool_calls` by rule, all of them on a free model),
+    /// since a row with another such meter is unpriced.
     ///
     /// # Panics
     /// If `rates` is of a row rated by another plan, with prices that this plan does not have.
@@ -216,7 +216,7 @@ impl Period {
     }
 
     fn lanes_there(&self, at: EventTime, region: Option<&str>) -> &[LaneSlots; ServiceTier::COUNT] {
-        let window = self.windows.iter().position(|window| window.holds(at));
+        let window = Window::first_holding(&self.windows, at);
         let region = region.and_then(|region| {
             let named = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case(region));
             self.regions.iter().position(|names| named(names))

@@ -145,7 +145,8 @@ impl fmt::Display for Convention {
 pub struct ReportedUsage {
     pub tokens_input: Option<u64>,
     pub tokens_output: Option<u64>,
-    /// Finer meters as sent. `input` and `output` here mean the same as `tokens_input` and `tokens_output`; 0 is "not sent".
+    /// Finer meters as sent. `input` and `output` here mean the same as `tokens_input` and `tokens_output`; 0 is "not
+    /// sent".
     pub meters: Usage,
     pub convention: Convention,
 }
@@ -301,7 +302,8 @@ pub fn usage_from_json(json: &str) -> Result<ReportedUsage, UsageError> {
     }
 }
 
-/// Fills a report from a JSON object; what is wrong beyond JSON itself is left in `problem`, since serde can carry only text.
+/// Fills a report from a JSON object; what is wrong beyond JSON itself is left in `problem`, since serde can carry only
+/// text.
 struct UsageObject<'p> {
     problem: &'p mut Option<UsageError>,
 }

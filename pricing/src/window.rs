@@ -1,14 +1,14 @@
 //! Hours with prices of their own: a window of the wall clock in a zone, on some days of the week (RATE-1).
 //!
 //! A window is read off a clock on the wall: where a clock is set back, both passes through the hour are in the window;
-//! where it is set forward, the hour that does not exist has no events. It holds from its `from` up to, and not with, its
-//! `to`; a `to` at or before the `from` is on the next day, and then the day of the week is the one it began on.
+//! where it is set forward, the hour that does not exist has no events. It holds from its `from` up to, and not with,
+//! its `to`; a `to` at or before the `from` is on the next day, and then the day of the week is the one it began on.
 //!
 //! Limits: minutes; 32 windows a price; 400 excepted days a window.
 
 use std::fmt;
 
-use chrono::{DateTime, Datelike, NaiveDate, Timelike, Weekday};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, Timelike, Weekday};
 use chrono_tz::Tz;
 use serde::ser::{Serialize, Serializer};
 
@@ -109,11 +109,21 @@ impl Window {
     pub(crate) const MAX: usize = 32;
     pub(crate) const EXCEPT_MAX: usize = 400;
 
-    pub(crate) fn holds(&self, at: EventTime) -> bool {
-        let Some(utc) = DateTime::from_timestamp_micros(at.micros()) else {
-            return false;
-        };
-        let local = utc.with_timezone(&self.zone).naive_local();
+    /// The first of several that holds. Zones are asked once: windows of one price are mostly of one zone.
+    pub(crate) fn first_holding(windows: &[Window], at: EventTime) -> Option<usize> {
+        let utc = DateTime::from_timestamp_micros(at.micros())?;
+        let mut on_the_wall: Option<(Tz, NaiveDateTime)> = None;
+        windows.iter().position(|window| {
+            let local = match on_the_wall {
+                Some((zone, local)) if zone == window.zone => local,
+                _ => utc.with_timezone(&window.zone).naive_local(),
+            };
+            on_the_wall = Some((window.zone, local));
+            window.holds(local)
+        })
+    }
+
+    fn holds(&self, local: NaiveDateTime) -> bool {
         // At most 1439.
         let minute = WallTime(u16::try_from(local.hour() * 60 + local.minute()).unwrap_or(0));
         let over_midnight = self.to <= self.from;
@@ -167,7 +177,8 @@ mod tests {
     }
 
     fn holds(window: &Window, at: &str) -> bool {
-        window.holds(EventTime::parse(at).unwrap())
+        let at = EventTime::parse(at).unwrap();
+        Window::first_holding(std::slice::from_ref(window), at).is_some()
     }
 
     #[test]

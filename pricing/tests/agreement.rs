@@ -206,7 +206,7 @@ fn carry_the_figures_over() {
         &options,
     )
     .unwrap();
-    let head = "# Prices of genai-prices (github.com/pydantic/genai-prices), MIT licence, Copyright Pydantic Services Inc.,\n\
+    let head = "# Prices of genai-prices (github.com/pydantic/genai-prices), MIT licence (see README.md),\n\
                 # commit 47df840a5ab10bbcffb8e5ac01b9899032245d1b, prices/new_data/v2/data.json, as imported.\n";
     std::fs::create_dir_all(fixture("")).unwrap();
     std::fs::write(fixture("genai_prices_book.toml"), format!("{head}{}", imported.toml)).unwrap();

@@ -1,6 +1,8 @@
 //! List, contracted, effective and billed cost of a row.
 
-use costhelm_pricing::{Book, Charge, ChargeError, Charged, Contracts, EventTime, Meter, ServiceTier, Unpriced, Usage};
+use costhelm_pricing::{
+    Account, Book, Charge, ChargeError, Charged, Contracts, EventTime, Meter, ServiceTier, Unpriced, Usage,
+};
 use proptest::prelude::*;
 
 const BOOK: &str = r#"
@@ -115,18 +117,21 @@ fn charge(row: &Row<'_>) -> Result<Charged, ChargeError> {
     let mut usage = Usage::ZERO;
     row.counts.iter().for_each(|(meter, count)| usage.set(*meter, *count));
     let plan = book.plan(row.provider, row.model);
-    let charge = Charge {
+    let account = Account {
         org_id: row.org,
         business_unit_id: row.unit,
         provider: row.provider,
         model: row.model,
+    };
+    let charge = Charge {
         usage: &usage,
         at: EventTime::parse(row.at).unwrap(),
         tier: ServiceTier::Standard,
         region: None,
         duration_ms: row.duration_ms,
     };
-    contracts.charge(&charge, plan.as_deref())
+    let terms = contracts.terms(&account, plan.as_deref().ok());
+    terms.charge(&charge, plan.as_deref())
 }
 
 /// `list contracted effective billed (contract)`.
@@ -308,18 +313,23 @@ fn a_day_before_the_first_exchange_rate_is_an_error_and_not_a_guess() {
         provider: "p".into(),
         model: "claude-y".into(),
     };
-    let charge = Charge {
+    let account = Account {
         org_id: "acme",
         business_unit_id: Some("research"),
         provider: "anthropic",
         model: "claude-y",
+    };
+    let charge = Charge {
         usage: &usage,
         at: EventTime::parse("2026-08-01").unwrap(),
         tier: ServiceTier::Standard,
         region: None,
         duration_ms: None,
     };
-    let error = contracts.charge(&charge, Err(&unknown)).unwrap_err();
+    let error = contracts
+        .terms(&account, None)
+        .charge(&charge, Err(&unknown))
+        .unwrap_err();
     assert_eq!(error.code(), "no_exchange_rate");
     assert!(error.to_string().contains("`research` is in EUR"), "{error}");
 }

@@ -419,3 +419,10 @@ fn counts_written_as_floats_are_read_if_they_are_whole() {
         Ok("input=4")
     );
 }
+
+#[test]
+fn bedrock_says_the_tier_beside_its_usage() {
+    let response = r#"{"output":{},"usage":{"inputTokens":1,"outputTokens":2,"totalTokens":3},"serviceTier":{"type":"priority"},"metrics":{"latencyMs":7}}"#;
+    let read = normalize_provider_usage("bedrock", "m", response).unwrap();
+    assert_eq!(read.service_tier, Some(ServiceTier::Priority));
+}

@@ -297,3 +297,24 @@ fn deepseek_s_nights_and_peak_hours_are_in_the_catalog() {
         );
     }
 }
+
+#[test]
+fn inference_in_one_country_costs_a_tenth_more_where_the_provider_says_so() {
+    let book = Book::builtin().unwrap();
+    for (provider, model, region, expected) in [
+        ("anthropic", "claude-opus-4-6", None, "5"),
+        ("anthropic", "claude-opus-4-6", Some("global"), "5"),
+        ("anthropic", "claude-opus-4-6", Some("us"), "5.5"),
+        ("anthropic", "claude-opus-4-5", Some("us"), "5"),
+        ("openai", "gpt-5.4-mini", Some("EU"), "0.825"),
+    ] {
+        let plan = book.plan(provider, model).unwrap();
+        let mut usage = Usage::ZERO;
+        usage.set(Meter::Input, 100_000);
+        let rated = plan
+            .rate_in(&usage, at("2026-11-22"), ServiceTier::Standard, region)
+            .unwrap();
+        let per_mtok = rated.cost.checked_mul(10).unwrap();
+        assert_eq!(per_mtok.to_string(), expected, "{model} {region:?}");
+    }
+}

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::{Contract, Contracts, Exchange, Local, LocalCost, Markup, Scope};
+use super::scope::Scope;
+use super::{Contract, Contracts, Exchange, Local, LocalCost, Markup};
 use crate::format::{BookError, Prices, Reader};
 use crate::matching::normalised_provider;
 use crate::money::Money;
@@ -144,42 +145,37 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Contracts, BookError> {
         )));
     }
     let mut contracts = Contracts::default();
+    let mut rates: Vec<Exchange> = Vec::new();
     for table in &file.exchange {
-        contracts.exchange.push(exchange(&reader, table)?);
+        rates.push(exchange(&reader, table)?);
     }
-    contracts
-        .exchange
-        .sort_by(|a, b| (&a.currency, a.from).cmp(&(&b.currency, b.from)));
-    let twice = contracts
-        .exchange
-        .windows(2)
-        .find(|pair| pair[0].currency == pair[1].currency && pair[0].from == pair[1].from);
-    if let (Some(twice), Some(table)) = (twice, file.exchange.first()) {
+    rates.sort_by(|a, b| (&a.currency, a.from).cmp(&(&b.currency, b.from)));
+    let same = |pair: &&[Exchange]| pair[0].currency == pair[1].currency && pair[0].from == pair[1].from;
+    if let (Some(twice), Some(table)) = (rates.windows(2).find(same), file.exchange.first()) {
         let expected = format!(
             "each day of a currency once ({} from {})",
             twice[0].currency, twice[0].from
         );
         return Err(reader.error("exchange.from", &table.from, expected));
     }
-    let known = contracts
-        .exchange
-        .iter()
-        .map(|exchange| Arc::clone(&exchange.currency))
-        .collect::<Vec<_>>();
+    let known: Vec<Arc<str>> = rates.iter().map(|exchange| Arc::clone(&exchange.currency)).collect();
+    contracts.exchange = rates.into();
     let mut ids = BTreeMap::new();
     for table in &file.contract {
         let scope = scope(&reader, &scope_keys!("contract", table), &mut ids)?;
-        contracts.contracts.push(contract(&reader, table, scope, &known)?);
+        contracts
+            .contracts
+            .push(Arc::new(contract(&reader, table, scope, &known)?));
     }
     for table in &file.local {
         let scope = scope(&reader, &scope_keys!("local", table), &mut ids)?;
-        contracts.locals.push(local(&reader, table, scope, &known)?);
+        contracts.locals.push(Arc::new(local(&reader, table, scope, &known)?));
     }
     for table in &file.markup {
         let scope = scope(&reader, &scope_keys!("markup", table), &mut ids)?;
         let percent = percent(&reader, "markup.percent", &table.percent, MARKUP_PERCENT_MAX)?;
         let factor = Money::from_atto(Money::ATTO_PER_USD + percent.atto() / 100);
-        contracts.markups.push(Markup { scope, factor });
+        contracts.markups.push(Arc::new(Markup { scope, factor }));
     }
     order(&reader, &mut contracts.contracts, |contract| &contract.scope, &ids)?;
     order(&reader, &mut contracts.locals, |local| &local.scope, &ids)?;
@@ -190,10 +186,15 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Contracts, BookError> {
 type Ids<'t> = BTreeMap<String, &'t Spanned<String>>;
 
 /// The closest first, and none as close as another.
-fn order<T>(reader: &Reader<'_>, entries: &mut [T], scope: fn(&T) -> &Scope, ids: &Ids<'_>) -> Result<(), BookError> {
+fn order<T>(
+    reader: &Reader<'_>,
+    entries: &mut [Arc<T>],
+    scope: fn(&T) -> &Scope,
+    ids: &Ids<'_>,
+) -> Result<(), BookError> {
     entries.sort_by(|a, b| {
-        let rank = |entry| {
-            let scope: &Scope = scope(entry);
+        let rank = |entry: &Arc<T>| {
+            let scope = scope(entry);
             (scope.closeness(), scope.from)
         };
         rank(b).cmp(&rank(a)).then_with(|| scope(a).id.cmp(&scope(b).id))
@@ -202,7 +203,7 @@ fn order<T>(reader: &Reader<'_>, entries: &mut [T], scope: fn(&T) -> &Scope, ids
         let a = scope(entry);
         let equally_close = entries[position + 1..]
             .iter()
-            .map(scope)
+            .map(|entry| scope(entry))
             .take_while(|b| b.closeness() == a.closeness());
         for b in equally_close.filter(|b| a.collides(b)) {
             if let Some(id) = ids.get(&*b.id) {

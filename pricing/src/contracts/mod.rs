@@ -7,8 +7,9 @@
 //! | `effective` | `contracted`, but the amortised cost where the model runs on own machines | EffectiveCost |
 //! | `billed` | `effective` plus the internal mark-up of the one it is charged to | BilledCost |
 //!
-//! The way of a row: the plan rates it at list price; of the contracts, amortised costs and mark-ups that fit its scope,
-//! provider, model and time, the *closest* of each kind is applied, and only that one:
+//! The way of a row: its account (organization, unit, provider, model) has [`Terms`], found once; the plan rates the
+//! row at list price, and of the contracts, amortised costs and mark-ups in force at its time the *closest* of each
+//! kind is applied, and only that one:
 //!
 //! | closer than | because |
 //! | --- | --- |
@@ -21,19 +22,20 @@
 //! A fixed rate replaces the list price of its meter, at every length, tier and hour; meters without one keep the list
 //! price less the discount. A fixed `output` holds for `reasoning` too unless that has its own.
 //!
-//! Currency: a contract in another currency has its fixed rates in it, and its amounts are returned in it as well, at the
-//! dated exchange rate in force at the event's time. A factor or exchange rate may leave more than 18 decimals: those are
-//! rounded half to even, and [`Charged::rounded`] says so for the caller to count (MONEY-2).
+//! Currency: a contract in another currency has its fixed rates in it, and its amounts are returned in it as well, at
+//! the dated exchange rate in force at the event's time. A factor or exchange rate may leave more than 18 decimals:
+//! those are rounded half to even, and [`Charged::rounded`] says so for the caller to count (MONEY-2).
 //!
 //! Limits: 10,000 entries of a kind; percentages from 0 to 100 (a mark-up: to 1,000).
 
 mod format;
+mod scope;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::matching::{glob_fits, normalised_provider};
+use self::scope::{Names, Scope};
 use crate::meter::Meter;
 use crate::money::Money;
 use crate::rates::{Listed, ServiceTier};
@@ -48,25 +50,30 @@ const MS_PER_HOUR: u64 = 3_600_000;
 #[derive(Clone, Debug, Default)]
 pub struct Contracts {
     /// Each the closest first.
-    contracts: Vec<Contract>,
-    locals: Vec<Local>,
-    markups: Vec<Markup>,
+    contracts: Vec<Arc<Contract>>,
+    locals: Vec<Arc<Local>>,
+    markups: Vec<Arc<Markup>>,
     /// By currency and start.
-    exchange: Vec<Exchange>,
+    exchange: Arc<[Exchange]>,
 }
 
-/// Whom, what and when an entry is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Scope {
-    id: Arc<str>,
-    org_id: Option<String>,
-    business_unit_id: Option<String>,
-    /// Normalised.
-    provider: Option<String>,
-    /// In small letters; empty: every model.
-    models: Vec<String>,
-    from: EventTime,
-    to: Option<EventTime>,
+/// What of the contracts can ever apply to one organization, unit, provider and model. Callers keep it beside the plan.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    contracts: Box<[Arc<Contract>]>,
+    locals: Box<[Arc<Local>]>,
+    markups: Box<[Arc<Markup>]>,
+    exchange: Arc<[Exchange]>,
+}
+
+/// Whose rows, of which model, terms are for.
+#[derive(Clone, Copy, Debug)]
+pub struct Account<'c> {
+    pub org_id: &'c str,
+    pub business_unit_id: Option<&'c str>,
+    /// As the event names them; contracts may name either these or what the book calls them.
+    pub provider: &'c str,
+    pub model: &'c str,
 }
 
 #[derive(Clone, Debug)]
@@ -111,11 +118,6 @@ struct Exchange {
 /// A row to be charged.
 #[derive(Clone, Copy, Debug)]
 pub struct Charge<'c> {
-    pub org_id: &'c str,
-    pub business_unit_id: Option<&'c str>,
-    /// As the event names them; contracts may name either these or what the book calls them.
-    pub provider: &'c str,
-    pub model: &'c str,
     pub usage: &'c Usage,
     pub at: EventTime,
     pub tier: ServiceTier,
@@ -266,19 +268,43 @@ impl Contracts {
         self.len() == 0
     }
 
+    /// The terms of an account; `plan` is what the book says of the model.
+    #[must_use]
+    pub fn terms(&self, account: &Account<'_>, plan: Option<&Plan>) -> Terms {
+        let names = Names::of(account, plan);
+        Terms {
+            contracts: fitting(&self.contracts, |contract| contract.scope.fits(account, &names)),
+            locals: fitting(&self.locals, |local| local.scope.fits(account, &names)),
+            markups: fitting(&self.markups, |markup| markup.scope.fits(account, &names)),
+            exchange: Arc::clone(&self.exchange),
+        }
+    }
+}
+
+fn fitting<T>(entries: &[Arc<T>], fits: impl Fn(&T) -> bool) -> Box<[Arc<T>]> {
+    entries.iter().filter(|entry| fits(entry)).map(Arc::clone).collect()
+}
+
+impl Terms {
+    /// Whether every row of the account costs its list price.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.contracts.is_empty() && self.locals.is_empty() && self.markups.is_empty()
+    }
+
     /// What a row costs; `plan` is what the book says of its model.
     ///
     /// # Errors
-    /// Where neither the book nor a contract nor an amortised cost has a price, or an exchange rate or a duration is missing.
+    /// Where neither the book nor a contract nor an amortised cost has a price, or an exchange rate or a duration is
+    /// missing.
     pub fn charge(&self, row: &Charge<'_>, plan: Result<&Plan, &Unpriced>) -> Result<Charged, ChargeError> {
         let list = match plan {
             Ok(plan) => plan.rate_in(row.usage, row.at, row.tier, row.region),
             Err(unpriced) => Err(unpriced.clone()),
         };
-        let names = Names::of(row, plan.ok());
-        let contract = self.contracts.iter().find(|contract| contract.scope.fits(row, &names));
-        let local = self.locals.iter().find(|local| local.scope.fits(row, &names));
-        let markup = self.markups.iter().find(|markup| markup.scope.fits(row, &names));
+        let contract = self.contracts.iter().find(|contract| contract.scope.holds(row.at));
+        let local = self.locals.iter().find(|local| local.scope.holds(row.at));
+        let markup = self.markups.iter().find(|markup| markup.scope.holds(row.at));
         let mut charged = Charged {
             list: list.as_ref().ok().copied(),
             contracted: Money::ZERO,
@@ -456,108 +482,4 @@ fn fixed_rate(rates: &Listed, meter: Meter) -> Option<Money> {
             None
         }
     })
-}
-
-/// What a row may be called in a contract.
-struct Names {
-    providers: [String; 2],
-    models: [String; 2],
-}
-
-impl Names {
-    fn of(row: &Charge<'_>, plan: Option<&Plan>) -> Names {
-        let (provider, model) = plan.map_or((row.provider, row.model), |plan| (plan.provider(), plan.model()));
-        Names {
-            providers: [normalised_provider(row.provider), normalised_provider(provider)],
-            models: [row.model.to_ascii_lowercase(), model.to_ascii_lowercase()],
-        }
-    }
-}
-
-impl Scope {
-    fn fits(&self, row: &Charge<'_>, names: &Names) -> bool {
-        let org = self.org_id.as_deref().is_none_or(|org| org == row.org_id);
-        let unit = self
-            .business_unit_id
-            .as_deref()
-            .is_none_or(|unit| row.business_unit_id == Some(unit));
-        let time = self.from <= row.at && self.to.is_none_or(|to| row.at < to);
-        let provider = || {
-            self.provider
-                .as_ref()
-                .is_none_or(|provider| names.providers.contains(provider))
-        };
-        let fits = |pattern: &String| names.models.iter().any(|model| glob_fits(pattern, model));
-        org && unit && time && provider() && (self.models.is_empty() || self.models.iter().any(fits))
-    }
-
-    /// How close it is, less its start: whom, then what.
-    fn closeness(&self) -> (u8, usize, bool) {
-        let whom = u8::from(self.org_id.is_some()) + 2 * u8::from(self.business_unit_id.is_some());
-        let literal = |pattern: &String| pattern.bytes().filter(|byte| *byte != b'*').count() + 1;
-        // Of several patterns the shortest: none is closer than it says.
-        let what = self.models.iter().map(literal).min().unwrap_or(0);
-        (whom, what, self.provider.is_some())
-    }
-
-    /// Whether both can be the closest for one row.
-    fn collides(&self, other: &Scope) -> bool {
-        let same = self.org_id == other.org_id
-            && self.business_unit_id == other.business_unit_id
-            && self.provider == other.provider
-            && self.from == other.from
-            && self.closeness() == other.closeness();
-        let any_model = self.models.is_empty() && other.models.is_empty();
-        let meets = |model: &String| {
-            other
-                .models
-                .iter()
-                .any(|other| globs_meet(model.as_bytes(), other.as_bytes()))
-        };
-        same && (any_model || self.models.iter().any(meets))
-    }
-}
-
-/// Whether some name fits both patterns.
-fn globs_meet(a: &[u8], b: &[u8]) -> bool {
-    // `meets[j]`: whether what is left of `a` and b[j..] meet; rows are filled from the ends of the patterns.
-    let only_stars = |rest: &[u8]| rest.iter().all(|byte| *byte == b'*');
-    let mut meets: Vec<bool> = (0..=b.len()).map(|j| only_stars(&b[j..])).collect();
-    for i in (0..a.len()).rev() {
-        let below = meets.clone();
-        meets[b.len()] = only_stars(&a[i..]);
-        for j in (0..b.len()).rev() {
-            meets[j] = match (a[i], b[j]) {
-                (b'*', _) | (_, b'*') => below[j] || meets[j + 1],
-                (x, y) => x == y && below[j + 1],
-            };
-        }
-    }
-    meets[0]
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn two_patterns_meet_where_a_name_fits_both(a in "[ab*]{0,5}", b in "[ab*]{0,5}") {
-            let mut names = vec![String::new()];
-            let mut last = 0;
-            for _ in 0..8 {
-                let from = last;
-                last = names.len();
-                for position in from..last {
-                    for letter in ["a", "b"] {
-                        names.push(names[position].clone() + letter);
-                    }
-                }
-            }
-            let common = names.iter().any(|name| glob_fits(&a, name) && glob_fits(&b, name));
-            prop_assert_eq!(globs_meet(a.as_bytes(), b.as_bytes()), common, "{} {}", a, b);
-        }
-    }
 }

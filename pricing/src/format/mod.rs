@@ -34,11 +34,11 @@
 //! multiplier = "1.1"                       # of all token rates
 //! ```
 //!
-//! A book of several providers has, instead of `provider` and `provider_aliases`, one `[[providers]]` each (`name`, `aliases`), and
-//! every `[[model]]` says whose it is (`provider = "anthropic"`).
+//! A book of several providers has, instead of `provider` and `provider_aliases`, one `[[providers]]` each (`name`,
+//! `aliases`), and every `[[model]]` says whose it is (`provider = "anthropic"`).
 //!
-//! A price is text, since a TOML float has lost digits before anyone could look. Errors name the file, the line, the key,
-//! the value and what was expected; unknown keys are errors.
+//! A price is text, since a TOML float has lost digits before anyone could look. Errors name the file, the line, the
+//! key, the value and what was expected; unknown keys are errors.
 //!
 //! Limits: 64 MiB of text, names of 1 to 256 bytes, 100,000 models a book.
 

@@ -1,4 +1,5 @@
-//! `data.json` of genai-prices (github.com/pydantic/genai-prices), both forms: an array of providers, each with its models.
+//! `data.json` of genai-prices (github.com/pydantic/genai-prices), both forms: an array of providers, each with its
+//! models.
 //!
 //! | of the source | in the book |
 //! | --- | --- |
@@ -136,7 +137,8 @@ fn read_conditional(place: Place<'_>, conditional: &[Json<'_>], draft: &mut Draf
                 draft.skip(place, "constraint", start, "not a date");
                 continue;
             };
-            // A later entry takes precedence from its start on, so what starts after it and stands before it never holds.
+            // A later entry takes precedence from its start on, so what starts after it and stands before it never
+            // holds.
             let before = timeline.len();
             timeline.retain(|price| price.from < from);
             if timeline.len() < before {

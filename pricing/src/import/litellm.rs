@@ -1,7 +1,8 @@
-//! `model_prices_and_context_window.json` of litellm (github.com/BerriAI/litellm): an object of models, each with flat cost keys.
+//! `model_prices_and_context_window.json` of litellm (github.com/BerriAI/litellm): an object of models, each with flat
+//! cost keys.
 //!
-//! A cost key is a base (`input_cost_per_token`), then a length (`_above_200k_tokens`), then a service tier (`_batches`, `_flex`,
-//! `_priority`), in that order or with the tier first.
+//! A cost key is a base (`input_cost_per_token`), then a length (`_above_200k_tokens`), then a service tier
+//! (`_batches`, `_flex`, `_priority`), in that order or with the tier first.
 //!
 //! | of the source | in the book |
 //! | --- | --- |
@@ -14,7 +15,8 @@
 //! | `litellm_provider` | the provider; `bedrock_converse`, `vertex_ai-…`, `text-completion-…`, … are their providers |
 //! | image and video tokens without a price | the price of the prompt's text, as litellm charges them |
 //!
-//! Every other key that speaks of cost is skipped with its reason ([`reason_to_skip`]); keys that do not are not prices.
+//! Every other key that speaks of cost is skipped with its reason ([`reason_to_skip`]); keys that do not are not
+//! prices.
 
 use chrono_tz::Tz;
 
@@ -26,7 +28,8 @@ use crate::money::Money;
 use crate::rates::{Factor, Listed, RateSpec, RegionSpec, ServiceTier, TierSpec, WindowSpec};
 use crate::window::{WallTime, Weekdays, Window};
 
-/// Base key and meter; all are prices of single units. A later base of the same meter is taken where an earlier one is missing.
+/// Base key and meter; all are prices of single units. A later base of the same meter is taken where an earlier one is
+/// missing.
 pub(crate) const BASES: [(&str, Meter); 20] = [
     ("input_cost_per_token", Meter::Input),
     ("output_cost_per_token", Meter::Output),
@@ -522,8 +525,8 @@ fn read_windows(
     windows
 }
 
-/// `16:30-00:30`; a start that equals its end is the whole day. The day of the week is that of each instant, so hours over
-/// midnight on some days only are two windows.
+/// `16:30-00:30`; a start that equals its end is the whole day. The day of the week is that of each instant, so hours
+/// over midnight on some days only are two windows.
 fn windows_utc(text: &str, days: Weekdays, day_zone: Option<&str>) -> Option<Vec<Window>> {
     let (from, to) = text.split_once('-')?;
     let (mut from, mut to) = (WallTime::parse(from.trim())?, WallTime::parse(to.trim())?);

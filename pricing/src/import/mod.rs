@@ -1,6 +1,6 @@
 //! Price files of other projects, turned into a book (and nothing dropped silently, LOSS-1).
 //!
-//! The way of a file: JSON as text ([`crate::json`], no float anywhere), one reader per source that makes models and writes down
+//! The way of a file: JSON as text (no float anywhere), one reader per source that makes models and writes down
 //! what it took, what it left out and why, and which numbers it had to round; the models are then written as a book's
 //! text and read back by the same code that reads every book. So the text that is returned *is* the book, and importing
 //! what was exported gives it again.

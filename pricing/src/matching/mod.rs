@@ -22,10 +22,11 @@
 //! | 4 dated suffix | `gpt-4o-2024-11-20`, `…-20250514`, `…@20250514`, `…-latest`, `…:latest` | `…@D` as `…-D`, then without the suffix |
 //! | 5 pattern | `llama3.1:70b-instruct-q4_K_M` | `llama3.1:70b-*`: the longest literal wins |
 //!
-//! The names of steps 3 and 4 are looked up as in 1 and 2. In an overlaid book the upper layer's names and patterns win.
-//! A prefix that names another provider than the event does is kept (and then found nowhere), unless it is a way in
-//! which other vendors' models are reached: Azure, Vertex AI, Bedrock, OpenRouter, LiteLLM. Tags such as `:70b`, `:free`,
-//! `ft:…`, `mini`, region prefixes of Azure and version suffixes such as `-0613` are part of the name: they are never cut off.
+//! The names of steps 3 and 4 are looked up as in 1 and 2. In an overlaid book the upper layer's names and patterns
+//! win. A prefix that names another provider than the event does is kept (and then found nowhere), unless it is a way
+//! in which other vendors' models are reached: Azure, Vertex AI, Bedrock, OpenRouter, LiteLLM. Tags such as `:70b`,
+//! `:free`, `ft:…`, `mini`, region prefixes of Azure and version suffixes such as `-0613` are part of the name: they
+//! are never cut off.
 //!
 //! Limits: names up to 512 bytes; 8 prefixes.
 

@@ -6,8 +6,8 @@ use crate::json::Json;
 use crate::meter::Meter;
 use crate::usage::Usage;
 
-/// Counts that are not tokens and cost nothing by themselves: fetched pages enter as input tokens; a tool search is part of
-/// the request; code execution is billed by container hour, which no usage object shows.
+/// Counts that are not tokens and cost nothing by themselves: fetched pages enter as input tokens; a tool search is
+/// part of the request; code execution is billed by container hour, which no usage object shows.
 const FREE: [&str; 3] = [
     "server_tool_use.web_fetch_requests",
     "server_tool_use.tool_search_requests",

@@ -44,6 +44,16 @@ struct Leaf<'j> {
     used: Cell<bool>,
 }
 
+impl Leaf<'_> {
+    /// Whether the path is one of the keys in one of the objects.
+    fn is_within(&self, objects: &[&str], keys: &[&str]) -> bool {
+        objects.iter().any(|object| {
+            let inside = self.path.strip_prefix(object).and_then(|rest| rest.strip_prefix('.'));
+            inside.is_some_and(|inside| keys.contains(&inside))
+        })
+    }
+}
+
 impl<'j> Fields<'j> {
     pub(super) fn new(shape: &'static str, object: &'j Json<'j>) -> Fields<'j> {
         Fields::renamed(shape, object, str::to_owned)
@@ -96,25 +106,40 @@ impl<'j> Fields<'j> {
         })
     }
 
-    /// One count that an object may give under several names; where it gives two, they must agree.
-    pub(super) fn same(&self, paths: &[&str]) -> Result<Option<u64>> {
+    /// One count that an object may give under several names: keys within one of some objects, and whole paths. Where
+    /// it gives two, they must agree.
+    pub(super) fn detail(&self, objects: &[&str], keys: &[&str], paths: &[&str]) -> Result<Option<u64>> {
         let mut first: Option<(&str, u64)> = None;
-        for path in paths {
-            let Some(count) = self.count(path)? else { continue };
+        for leaf in self
+            .leaves
+            .iter()
+            .filter(|leaf| paths.contains(&leaf.path.as_str()) || leaf.is_within(objects, keys))
+        {
+            let Some(count) = self.count(&leaf.path)? else { continue };
             match first {
                 Some((other, value)) if value != count => {
                     return Err(ProviderUsageError::Disagree {
                         shape: self.shape,
                         field: other.to_owned(),
                         value,
-                        other: (*path).to_owned(),
+                        other: leaf.path.clone(),
                         other_value: count,
                     });
                 }
-                _ => first = Some((path, count)),
+                _ => first = Some((&leaf.path, count)),
             }
         }
         Ok(first.map(|(_, value)| value))
+    }
+
+    pub(super) fn same(&self, paths: &[&str]) -> Result<Option<u64>> {
+        self.detail(&[], &[], paths)
+    }
+
+    /// Marks keys within objects as known, as [`Fields::known`] does paths.
+    pub(super) fn known_within(&self, objects: &[&str], keys: &[&str]) {
+        let leaves = self.leaves.iter().filter(|leaf| leaf.is_within(objects, keys));
+        leaves.for_each(|leaf| leaf.used.set(true));
     }
 
     pub(super) fn text(&self, path: &str) -> Option<&'j str> {

@@ -67,18 +67,12 @@ fn read(fields: &Fields<'_>, names: &Names, makes_images: bool) -> Result<Provid
     Ok(read)
 }
 
-/// The first of several spellings of one detail that must agree where several are sent.
-fn detail(fields: &Fields<'_>, objects: &[&str], keys: &[&str], elsewhere: &[&str]) -> Result<u64> {
-    let inside = objects
-        .iter()
-        .flat_map(|object| keys.iter().map(move |key| format!("{object}.{key}")));
-    let paths: Vec<String> = inside.chain(elsewhere.iter().map(|path| (*path).to_owned())).collect();
-    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-    Ok(fields.same(&paths)?.unwrap_or(0))
-}
-
 fn input_side(fields: &Fields<'_>, names: &Names, input: u64) -> Result<Vec<(Meter, u64)>> {
-    let of = |keys: &[&str], elsewhere: &[&str]| detail(fields, names.input_details, keys, elsewhere);
+    let of = |keys: &[&str], elsewhere: &[&str]| {
+        fields
+            .detail(names.input_details, keys, elsewhere)
+            .map(Option::unwrap_or_default)
+    };
     let cached = of(
         &["cached_tokens", "cache_read"],
         &[
@@ -88,18 +82,15 @@ fn input_side(fields: &Fields<'_>, names: &Names, input: u64) -> Result<Vec<(Met
             "cache_read_input_tokens",
         ],
     )?;
-    for (object, kind) in names
-        .input_details
-        .iter()
-        .flat_map(|object| [(object, "audio"), (object, "image")])
-    {
-        let field = format!("{object}.cached_tokens_details.{kind}_tokens");
-        if fields.count_or_0(&field)? != 0 {
-            let why = "cached audio and images have prices of their own, which no meter carries";
+    for key in [
+        "cached_tokens_details.audio_tokens",
+        "cached_tokens_details.image_tokens",
+    ] {
+        if of(&[key], &[])? != 0 {
             return Err(ProviderUsageError::NoMeter {
                 shape: fields.shape,
-                field,
-                why,
+                field: key.to_owned(),
+                why: "cached audio and images have prices of their own, which no meter carries",
             });
         }
     }
@@ -124,12 +115,10 @@ fn input_side(fields: &Fields<'_>, names: &Names, input: u64) -> Result<Vec<(Met
             fields.check_total(names.input, &total)?;
         }
     }
-    for object in names.input_details {
-        fields.known(&[
-            &format!("{object}.text_tokens"),
-            &format!("{object}.cached_tokens_details"),
-        ]);
-    }
+    fields.known_within(
+        names.input_details,
+        &["text_tokens", "cached_tokens_details.text_tokens"],
+    );
     Ok(vec![
         (Meter::Input, uncached),
         (Meter::CacheRead, cached),
@@ -143,7 +132,11 @@ fn input_side(fields: &Fields<'_>, names: &Names, input: u64) -> Result<Vec<(Met
 
 /// Tokens written to a cache: for the shorter and for the longer time to live.
 fn cache_writes(fields: &Fields<'_>, names: &Names) -> Result<(u64, u64)> {
-    let of = |keys: &[&str], elsewhere: &[&str]| detail(fields, names.input_details, keys, elsewhere);
+    let of = |keys: &[&str], elsewhere: &[&str]| {
+        fields
+            .detail(names.input_details, keys, elsewhere)
+            .map(Option::unwrap_or_default)
+    };
     let short = of(
         &[
             "cache_creation_token_details.ephemeral_5m_input_tokens",
@@ -181,23 +174,24 @@ fn output_side(
     output: u64,
     makes_images: bool,
 ) -> Result<Vec<(Meter, u64)>> {
-    let of = |keys: &[&str], elsewhere: &[&str]| detail(fields, names.output_details, keys, elsewhere);
+    let of = |keys: &[&str], elsewhere: &[&str]| {
+        fields
+            .detail(names.output_details, keys, elsewhere)
+            .map(Option::unwrap_or_default)
+    };
     let reasoning = of(
         &["reasoning_tokens", "reasoning", "thinking_tokens"],
         &["reasoning_tokens"],
     )?;
     let audio = of(&["audio_tokens", "audio"], &[])?;
     let mut image = of(&["image_tokens"], &[])?;
-    for object in names.output_details {
-        // Predicted tokens are output tokens, the rejected ones too.
-        let contained = [
-            "text_tokens",
-            "accepted_prediction_tokens",
-            "rejected_prediction_tokens",
-        ];
-        let paths = contained.map(|key| format!("{object}.{key}"));
-        fields.known(&paths.each_ref().map(String::as_str));
-    }
+    // Predicted tokens are output tokens, the rejected ones too.
+    let contained = [
+        "text_tokens",
+        "accepted_prediction_tokens",
+        "rejected_prediction_tokens",
+    ];
+    fields.known_within(names.output_details, &contained);
     // The total says whether reasoning stands inside the output or beside it. Without one, the API's own documentation.
     let total = fields.count("total_tokens")?;
     let beside = match total {
