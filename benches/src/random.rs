@@ -64,11 +64,7 @@ mod tests {
         // The first outputs of the reference implementation for this state.
         assert_eq!(
             [random.next_u64(), random.next_u64(), random.next_u64()],
-            [
-                6_457_827_717_110_365_317,
-                3_203_168_211_198_807_973,
-                9_817_491_932_198_370_423
-            ]
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
         );
     }
 

@@ -48,11 +48,7 @@ pub struct SwarmConfig {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SwarmError {
     #[error("`{field}` is {value}, expected {expected}")]
-    OutOfRange {
-        field: &'static str,
-        value: u64,
-        expected: &'static str,
-    },
+    OutOfRange { field: &'static str, value: u64, expected: &'static str },
     #[error("duplicates, late, malformed and unpriced events are {0} of a million together, expected at most 1000000")]
     MoreThanAll(u64),
     #[error("the stream ends after the year 2262, which timestamps in nanoseconds cannot hold")]
@@ -91,20 +87,10 @@ pub struct Swarm {
 impl Swarm {
     pub fn new(config: SwarmConfig) -> Result<Swarm, SwarmError> {
         let within = |field, value, low, high, expected| {
-            if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                Err(SwarmError::OutOfRange { field, value, expected })
-            }
+            if (low..=high).contains(&value) { Ok(()) } else { Err(SwarmError::OutOfRange { field, value, expected }) }
         };
         within("events", config.events, 1, EVENTS_MAX, "1 to 1000000000")?;
-        within(
-            "agents",
-            config.agents,
-            2,
-            AGENTS_MAX,
-            "2 to 10000 (one orchestrator and its workers)",
-        )?;
+        within("agents", config.agents, 2, AGENTS_MAX, "2 to 10000 (one orchestrator and its workers)")?;
         let special = [
             config.duplicates_per_million,
             config.late_per_million,
@@ -115,12 +101,8 @@ impl Swarm {
         if special > 1_000_000 {
             return Err(SwarmError::MoreThanAll(special));
         }
-        let span = i64::try_from(config.span_s)
-            .ok()
-            .and_then(chrono::TimeDelta::try_seconds);
-        let end = span
-            .and_then(|span| config.start.checked_add_signed(span))
-            .ok_or(SwarmError::TooFarAhead)?;
+        let span = i64::try_from(config.span_s).ok().and_then(chrono::TimeDelta::try_seconds);
+        let end = span.and_then(|span| config.start.checked_add_signed(span)).ok_or(SwarmError::TooFarAhead)?;
         end.timestamp_nanos_opt().ok_or(SwarmError::TooFarAhead)?;
         let start_us = config.start.timestamp_micros();
         Ok(Swarm { config, start_us })
@@ -176,16 +158,10 @@ impl Swarm {
     /// Most retries follow within a thousand slots, a few much later.
     fn repeated_by(&self, slot: u64) -> Option<u64> {
         let mut random = Random::new(self.config.seed, PURPOSE_REPEAT, slot);
-        let reach = if random.percent(90) {
-            1_000
-        } else {
-            REPEAT_DISTANCE_MAX - REPEAT_SEARCH_MAX
-        };
+        let reach = if random.percent(90) { 1_000 } else { REPEAT_DISTANCE_MAX - REPEAT_SEARCH_MAX };
         let newest = slot.checked_sub(random.skewed(1, reach))?;
         let oldest = newest.saturating_sub(REPEAT_SEARCH_MAX);
-        (oldest..=newest)
-            .rev()
-            .find(|of| matches!(self.kind(*of), Kind::Event | Kind::Late | Kind::Unpriced))
+        (oldest..=newest).rev().find(|of| matches!(self.kind(*of), Kind::Event | Kind::Late | Kind::Unpriced))
     }
 
     fn write_malformed(&self, slot: u64, line: &mut Vec<u8>, key: &mut Vec<u8>) {

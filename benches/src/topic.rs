@@ -19,18 +19,9 @@ pub enum TopicError {
     #[error("cannot use Kafka at {brokers}: {source}")]
     Kafka { brokers: String, source: KafkaError },
     #[error("topic `{topic}` cannot be used at {brokers}: {reason}")]
-    Topic {
-        topic: String,
-        brokers: String,
-        reason: String,
-    },
+    Topic { topic: String, brokers: String, reason: String },
     #[error("{failed} of {sent} records were not delivered to `{topic}`; the first: {reason}")]
-    Undelivered {
-        failed: u64,
-        sent: u64,
-        topic: String,
-        reason: String,
-    },
+    Undelivered { failed: u64, sent: u64, topic: String, reason: String },
 }
 
 /// What the broker said to each record.
@@ -76,10 +67,7 @@ pub struct TopicSink {
 
 impl TopicSink {
     pub fn open(brokers: &str, topic: &str) -> Result<TopicSink, TopicError> {
-        let failed = |source| TopicError::Kafka {
-            brokers: brokers.to_owned(),
-            source,
-        };
+        let failed = |source| TopicError::Kafka { brokers: brokers.to_owned(), source };
         let deliveries = Deliveries::default();
         let producer: BaseProducer<Deliveries> = ClientConfig::new()
             .set("bootstrap.servers", brokers)
@@ -97,31 +85,18 @@ impl TopicSink {
             .create_with_context(deliveries.clone())
             .map_err(failed)?;
         // Asked first, so that a missing topic is one clear line and not a time-out of every record.
-        let metadata = producer
-            .client()
-            .fetch_metadata(Some(topic), METADATA_TIMEOUT)
-            .map_err(failed)?;
+        let metadata = producer.client().fetch_metadata(Some(topic), METADATA_TIMEOUT).map_err(failed)?;
         let reason = match metadata.topics().first() {
-            Some(found) if found.error().is_some() => found
-                .error()
-                .map_or_else(String::new, |error| RDKafkaErrorCode::from(error).to_string()),
+            Some(found) if found.error().is_some() => {
+                found.error().map_or_else(String::new, |error| RDKafkaErrorCode::from(error).to_string())
+            }
             Some(found) if !found.partitions().is_empty() => String::new(),
             _ => "it has no partitions".to_owned(),
         };
         if !reason.is_empty() {
-            return Err(TopicError::Topic {
-                topic: topic.to_owned(),
-                brokers: brokers.to_owned(),
-                reason,
-            });
+            return Err(TopicError::Topic { topic: topic.to_owned(), brokers: brokers.to_owned(), reason });
         }
-        Ok(TopicSink {
-            brokers: brokers.to_owned(),
-            topic: topic.to_owned(),
-            producer,
-            deliveries,
-            sent: 0,
-        })
+        Ok(TopicSink { brokers: brokers.to_owned(), topic: topic.to_owned(), producer, deliveries, sent: 0 })
     }
 
     /// Hands one record over; waits while the producer is full.
@@ -136,10 +111,7 @@ impl TopicSink {
                     self.check()?;
                 }
                 Err((source, _)) => {
-                    return Err(TopicError::Kafka {
-                        brokers: self.brokers.clone(),
-                        source,
-                    });
+                    return Err(TopicError::Kafka { brokers: self.brokers.clone(), source });
                 }
             }
         }
@@ -167,9 +139,6 @@ impl TopicSink {
     pub fn finish(self) -> Result<(), TopicError> {
         let flushed = self.producer.flush(FLUSH_TIMEOUT);
         self.check()?;
-        flushed.map_err(|source| TopicError::Kafka {
-            brokers: self.brokers,
-            source,
-        })
+        flushed.map_err(|source| TopicError::Kafka { brokers: self.brokers, source })
     }
 }

@@ -159,24 +159,15 @@ impl Engine {
                 inner.stop.child_token(),
             )),
         ];
-        inner
-            .running
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .extend(tasks);
+        inner.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(tasks);
         Ok(Engine { inner })
     }
 
     /// Commits what has been read, sends what must leave, and ends. Waits for all of it.
     pub async fn stop(&self) {
         self.inner.stop.cancel();
-        let running = std::mem::take(
-            &mut *self
-                .inner
-                .running
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        );
+        let running =
+            std::mem::take(&mut *self.inner.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for task in running {
             if let Err(error) = task.await
                 && error.is_panic()
@@ -216,11 +207,7 @@ impl Engine {
         let status = |(index, budget): (usize, &Budget)| {
             let period = period_of(budget.period, budget.zone, now);
             let spent = self.inner.state.spent(index, period.start);
-            BudgetStatus {
-                budget: budget.clone(),
-                period,
-                spent,
-            }
+            BudgetStatus { budget: budget.clone(), period, spent }
         };
         self.inner.rules.budgets.iter().enumerate().map(status).collect()
     }
@@ -257,23 +244,14 @@ impl Engine {
         }
         let mut rows: Vec<_> = rows.into_iter().collect();
         rows.sort_by(|(a_name, a), (b_name, b)| b.cost.cmp(&a.cost).then_with(|| a_name.cmp(b_name)));
-        Costs {
-            grain,
-            from,
-            to,
-            rows,
-            total,
-        }
+        Costs { grain, from, to, rows, total }
     }
 
     /// Whether the engine is doing its work, and what keeps it from it.
     pub fn health(&self) -> Health {
         let mut troubles = self.inner.state.troubles();
         troubles.extend(self.inner.bus.health().trouble);
-        Health {
-            ready: troubles.is_empty() && !self.inner.stop.is_cancelled(),
-            troubles,
-        }
+        Health { ready: troubles.is_empty() && !self.inner.stop.is_cancelled(), troubles }
     }
 
     /// Records that the bus holds and that are not committed yet; `None` while nothing is assigned.
@@ -332,13 +310,10 @@ impl Inner {
                 recovered.orphans_removed,
             );
         }
-        self.state
-            .set_positions(self.store.cursors().await?.into_iter().map(|(at, next, _)| (at, next)));
+        self.state.set_positions(self.store.cursors().await?.into_iter().map(|(at, next, _)| (at, next)));
         self.state.recovered(recovered.windows, recovered.spent.iter().copied());
         let folder = Folder::new(
-            TimeRules {
-                future_skew_us: micros(config.time.future_skew),
-            },
+            TimeRules { future_skew_us: micros(config.time.future_skew) },
             self.book.clone(),
             self.rules.budgets.clone(),
             recovered.spent,
@@ -367,10 +342,7 @@ impl Inner {
                 Err(problem) => problem,
             };
             self.state.counters.conflicts.fetch_add(1, Ordering::Relaxed);
-            self.state.set_trouble(
-                "pipeline",
-                Some(format!("{problem}; starting again from what is committed")),
-            );
+            self.state.set_trouble("pipeline", Some(format!("{problem}; starting again from what is committed")));
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
@@ -381,10 +353,7 @@ impl Inner {
     async fn run_once(self: &Arc<Self>, data_dir: &Arc<Path>, parts: Option<Parts>) -> Result<(), String> {
         let Parts { folder, committer } = match parts {
             Some(parts) => parts,
-            None => self
-                .recover(data_dir)
-                .await
-                .map_err(|error| format!("recovery: {error}"))?,
+            None => self.recover(data_dir).await.map_err(|error| format!("recovery: {error}"))?,
         };
         let config = &self.config;
         let options = SubscribeOptions {
@@ -399,15 +368,10 @@ impl Inner {
             queue_batches_max: 8,
             revoke_wait: Duration::from_secs(10),
         };
-        let subscription = self
-            .bus
-            .subscribe(options, Arc::new(self.store.clone()))
-            .map_err(|error| format!("bus: {error}"))?;
+        let subscription =
+            self.bus.subscribe(options, Arc::new(self.store.clone())).map_err(|error| format!("bus: {error}"))?;
         self.state.set_trouble("pipeline", None);
-        let options = RunOptions {
-            interval: config.commit.interval,
-            rows: config.commit.rows,
-        };
+        let options = RunOptions { interval: config.commit.interval, rows: config.commit.rows };
         let ran = pipeline::run(
             folder,
             committer,
@@ -457,9 +421,7 @@ impl Inner {
             let trimmed = match self.store.cursors().await {
                 Ok(cursors) => {
                     let below: Vec<_> = cursors.into_iter().map(|(at, next, _)| (at, next)).collect();
-                    bus.trim(&below, self.config.bus.embedded.retention)
-                        .await
-                        .map_err(|error| error.to_string())
+                    bus.trim(&below, self.config.bus.embedded.retention).await.map_err(|error| error.to_string())
                 }
                 Err(error) => Err(error.to_string()),
             };
@@ -474,11 +436,7 @@ impl Inner {
     /// When the first of the running budget periods ends.
     fn next_boundary(&self) -> EventTime {
         let now = clock::now();
-        let ends = self
-            .rules
-            .budgets
-            .iter()
-            .map(|budget| period_of(budget.period, budget.zone, now).end);
+        let ends = self.rules.budgets.iter().map(|budget| period_of(budget.period, budget.zone, now).end);
         ends.min().unwrap_or(EventTime(i64::MAX))
     }
 
@@ -504,33 +462,19 @@ fn micros(duration: Duration) -> i64 {
 }
 
 fn lock_data_dir(data_dir: &Path) -> Result<File, StartError> {
-    let failed = |error| StartError::DataDir {
-        path: data_dir.display().to_string(),
-        error,
-    };
+    let failed = |error| StartError::DataDir { path: data_dir.display().to_string(), error };
     std::fs::create_dir_all(data_dir).map_err(failed)?;
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(data_dir.join("lock"))
-        .map_err(failed)?;
+    let lock = File::options().create(true).truncate(false).write(true).open(data_dir.join("lock")).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse {
-            path: data_dir.display().to_string(),
-        }),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse { path: data_dir.display().to_string() }),
         Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 
 /// The built-in prices and the books of the configuration, the later over the earlier.
 pub fn load_book(config: &Config) -> Result<Book, StartError> {
-    let mut book = if config.prices.builtin {
-        Some(Book::builtin()?)
-    } else {
-        None
-    };
+    let mut book = if config.prices.builtin { Some(Book::builtin()?) } else { None };
     for path in &config.prices.books {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| StartError::BookFile(format!("{name}: {error}")))?;
@@ -549,10 +493,7 @@ async fn open_bus(config: &Config, data_dir: &Path) -> Result<OpenBus, StartErro
     match config.bus.kind {
         BusKind::Embedded => {
             let partitions_default = u32::from(config.bus.embedded.partitions);
-            let options = EmbeddedOptions {
-                partitions_default,
-                ..EmbeddedOptions::default()
-            };
+            let options = EmbeddedOptions { partitions_default, ..EmbeddedOptions::default() };
             let bus = Arc::new(EmbeddedBus::open(data_dir.join("bus.db"), options).await?);
             Ok((bus.clone(), Some(bus)))
         }

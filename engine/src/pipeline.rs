@@ -71,15 +71,7 @@ pub async fn run<O: Observer>(
     let (epochs, queue) = mpsc::channel(1);
     let idle = Arc::new(Semaphore::new(1));
     let committing = tokio::spawn(commit_all(committer, queue, idle.clone(), observer.clone()));
-    let worker = Worker {
-        folder,
-        epochs,
-        idle,
-        options,
-        observer,
-        now,
-        since: Instant::now(),
-    };
+    let worker = Worker { folder, epochs, idle, options, observer, now, since: Instant::now() };
     let runtime = tokio::runtime::Handle::current();
     // Folding is work for a processor, not waiting: it gets a thread of its own.
     let folding = tokio::task::spawn_blocking(move || runtime.block_on(worker.run(subscription, stop)));
@@ -101,10 +93,7 @@ async fn commit_all<O: Observer>(
     observer: Arc<O>,
 ) -> Result<(), CommitError> {
     while let Some(Work { epoch, permit }) = queue.recv().await {
-        match committer
-            .commit(epoch.clone(), |trouble| observer.trouble(trouble))
-            .await
-        {
+        match committer.commit(epoch.clone(), |trouble| observer.trouble(trouble)).await {
             Ok((committed, timings)) => observer.committed(&epoch, &committed, timings),
             Err(error) => {
                 idle.close();
@@ -183,13 +172,7 @@ impl<O: Observer> Worker<O> {
         let Some(epoch) = self.folder.seal() else { return Ok(()) };
         self.since = Instant::now();
         self.observer.folded(&self.folder);
-        self.epochs
-            .send(Work {
-                epoch: Arc::new(epoch),
-                permit,
-            })
-            .await
-            .map_err(|_| Stopped)
+        self.epochs.send(Work { epoch: Arc::new(epoch), permit }).await.map_err(|_| Stopped)
     }
 
     /// Commits what is pending and waits until it is committed.

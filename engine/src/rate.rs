@@ -18,10 +18,7 @@ pub struct Rater {
 
 impl Rater {
     pub fn new(book: Arc<Book>) -> Rater {
-        Rater {
-            book,
-            plans: Vec::new(),
-        }
+        Rater { book, plans: Vec::new() }
     }
 
     pub fn book(&self) -> &Book {

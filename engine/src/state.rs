@@ -33,14 +33,8 @@ use crate::{
 pub const SERIES_MAX: usize = 5_000;
 
 /// The labels that totals have in metrics.
-pub const METRIC_DIMS: [Dim; 6] = [
-    Dim::Environment,
-    Dim::BusinessUnitId,
-    Dim::ProjectId,
-    Dim::AgentRole,
-    Dim::ModelProvider,
-    Dim::ModelName,
-];
+pub const METRIC_DIMS: [Dim; 6] =
+    [Dim::Environment, Dim::BusinessUnitId, Dim::ProjectId, Dim::AgentRole, Dim::ModelProvider, Dim::ModelName];
 
 pub type MetricKey = [std::sync::Arc<str>; METRIC_DIMS.len()];
 
@@ -77,10 +71,7 @@ pub struct DurationHistogram {
 impl DurationHistogram {
     fn observe(&mut self, duration: Duration) {
         let seconds = duration.as_secs_f64();
-        let bucket = COMMIT_BUCKETS_S
-            .iter()
-            .position(|bound| seconds <= *bound)
-            .unwrap_or(COMMIT_BUCKETS_S.len());
+        let bucket = COMMIT_BUCKETS_S.iter().position(|bound| seconds <= *bound).unwrap_or(COMMIT_BUCKETS_S.len());
         self.buckets[bucket] += 1;
         self.sum += duration;
     }
@@ -151,10 +142,7 @@ impl State {
             add_total(&mut totals, dims, &sums);
         }
         *write(&self.totals) = totals;
-        *write(&self.spent) = spent
-            .into_iter()
-            .map(|(budget, start, sum)| ((budget, start), sum))
-            .collect();
+        *write(&self.spent) = spent.into_iter().map(|(budget, start, sum)| ((budget, start), sum)).collect();
         *write(&self.windows) = windows;
     }
 
@@ -167,10 +155,7 @@ impl State {
     }
 
     pub fn spent(&self, budget: usize, period_start: EventTime) -> Money {
-        read(&self.spent)
-            .get(&(budget, period_start))
-            .copied()
-            .unwrap_or(Money::ZERO)
+        read(&self.spent).get(&(budget, period_start)).copied().unwrap_or(Money::ZERO)
     }
 
     pub fn rejections(&self) -> BTreeMap<RejectionCode, u64> {
@@ -179,10 +164,7 @@ impl State {
 
     /// Times of staging files and of transactions.
     pub fn commit_times(&self) -> [(&'static str, DurationHistogram); 2] {
-        [
-            ("stage", lock(&self.stage).clone()),
-            ("transaction", lock(&self.transaction).clone()),
-        ]
+        [("stage", lock(&self.stage).clone()), ("transaction", lock(&self.transaction).clone())]
     }
 
     pub fn fold_gauges(&self) -> FoldGauges {
@@ -229,11 +211,7 @@ fn add_total(totals: &mut HashMap<MetricKey, Sums>, dims: &Dims, sums: &Sums) {
     if let Some(known) = totals.get_mut(&key) {
         return known.add(sums);
     }
-    let key = if totals.len() < SERIES_MAX {
-        key
-    } else {
-        METRIC_DIMS.map(|_| "other".into())
-    };
+    let key = if totals.len() < SERIES_MAX { key } else { METRIC_DIMS.map(|_| "other".into()) };
     totals.entry(key).or_default().add(sums);
 }
 
@@ -243,11 +221,7 @@ impl crate::pipeline::Observer for State {
             dedup_ids: folder.dedup().len(),
             dedup_bytes: folder.dedup().memory_bytes(),
             dedup_evicted: folder.dedup().evicted(),
-            watermarks: folder
-                .watermarks()
-                .iter()
-                .map(|(at, time)| (at.clone(), time))
-                .collect(),
+            watermarks: folder.watermarks().iter().map(|(at, time)| (at.clone(), time)).collect(),
         };
     }
 
@@ -270,9 +244,7 @@ impl crate::pipeline::Observer for State {
             let mut spent = write(&self.spent);
             for spend in &epoch.budget_spend {
                 let sum = spent.entry((spend.budget, spend.period.start)).or_default();
-                *sum = sum
-                    .checked_add(spend.amount)
-                    .expect("MONEY-2: the store added the same sum");
+                *sum = sum.checked_add(spend.amount).expect("MONEY-2: the store added the same sum");
             }
         }
         {

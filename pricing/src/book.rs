@@ -78,9 +78,7 @@ impl PriceSpec {
             let regions = std::iter::once(None).chain(self.regions.iter().map(Some));
             regions.map(move |region| (window, region))
         });
-        cells
-            .zip(&self.grid)
-            .map(|((window, region), lanes)| (window, region, lanes))
+        cells.zip(&self.grid).map(|((window, region), lanes)| (window, region, lanes))
     }
 }
 
@@ -146,15 +144,9 @@ impl Book {
     pub fn overlay(self, over: Book) -> Book {
         let above = self.models.iter().map(|model| model.layer + 1).max().unwrap_or(0);
         let replaced: BTreeSet<(String, String)> = over.models.iter().map(ModelSpec::key).collect();
-        let mut models: Vec<ModelSpec> = self
-            .models
-            .into_iter()
-            .filter(|model| !replaced.contains(&model.key()))
-            .collect();
-        models.extend(over.models.into_iter().map(|model| ModelSpec {
-            layer: model.layer + above,
-            ..model
-        }));
+        let mut models: Vec<ModelSpec> =
+            self.models.into_iter().filter(|model| !replaced.contains(&model.key())).collect();
+        models.extend(over.models.into_iter().map(|model| ModelSpec { layer: model.layer + above, ..model }));
         let mut providers = self.providers;
         // Aliases of providers that the upper book uses otherwise go to the upper book.
         let claimed: BTreeSet<String> = over
@@ -202,10 +194,7 @@ impl Book {
     /// Why there is none (RATE-3).
     pub fn plan(&self, provider: &str, model: &str) -> Result<Arc<Plan>, Unpriced> {
         let found = self.index.find(provider, model, &mut |_| {})?;
-        Ok(Arc::new(Plan::new(
-            Arc::clone(&self.timelines[found.model]),
-            found.kind,
-        )))
+        Ok(Arc::new(Plan::new(Arc::clone(&self.timelines[found.model]), found.kind)))
     }
 
     /// The steps that [`Book::plan`] takes, and why they end where they do.
@@ -237,26 +226,21 @@ impl Book {
     /// out.
     pub fn entries(&self) -> impl Iterator<Item = PriceEntry> + '_ {
         self.models.iter().flat_map(|model| {
-            let free = model
-                .free
-                .then_some(Meter::ALL)
-                .into_iter()
-                .flatten()
-                .map(move |meter| PriceEntry {
-                    provider: Arc::clone(&model.provider),
-                    model: Arc::clone(&model.name),
-                    meter,
-                    service_tier: ServiceTier::Standard,
-                    above_input: 0,
-                    above_units: 0,
-                    window: None,
-                    region: None,
-                    unit_price: Money::ZERO,
-                    valid_from: None,
-                    valid_to: None,
-                    source: None,
-                    as_of: None,
-                });
+            let free = model.free.then_some(Meter::ALL).into_iter().flatten().map(move |meter| PriceEntry {
+                provider: Arc::clone(&model.provider),
+                model: Arc::clone(&model.name),
+                meter,
+                service_tier: ServiceTier::Standard,
+                above_input: 0,
+                above_units: 0,
+                window: None,
+                region: None,
+                unit_price: Money::ZERO,
+                valid_from: None,
+                valid_to: None,
+                source: None,
+                as_of: None,
+            });
             free.chain(model.prices.iter().enumerate().flat_map(move |(position, price)| {
                 let valid_to = model.prices.get(position + 1).map(|next| next.from);
                 let priced =
@@ -264,28 +248,23 @@ impl Book {
                 price.lanes().flat_map(move |(window, region, lanes)| {
                     let window: Option<Arc<str>> = window.map(|window| window.window.to_string().into());
                     let region: Option<Arc<str>> = region.map(|region| region.names.join(",").into());
-                    let lanes = ServiceTier::ALL
-                        .into_iter()
-                        .filter(priced)
-                        .map(|tier| (tier, &lanes[tier as usize]));
+                    let lanes = ServiceTier::ALL.into_iter().filter(priced).map(|tier| (tier, &lanes[tier as usize]));
                     let rates = lanes.flat_map(|(tier, lane)| lane.rates().map(move |rate| (tier, rate)));
-                    rates.map(
-                        move |(service_tier, (above_input, above_units, meter, unit_price))| PriceEntry {
-                            provider: Arc::clone(&model.provider),
-                            model: Arc::clone(&model.name),
-                            meter,
-                            service_tier,
-                            above_input,
-                            above_units,
-                            window: window.clone(),
-                            region: region.clone(),
-                            unit_price,
-                            valid_from: Some(price.from),
-                            valid_to,
-                            source: price.source.clone(),
-                            as_of: price.as_of,
-                        },
-                    )
+                    rates.map(move |(service_tier, (above_input, above_units, meter, unit_price))| PriceEntry {
+                        provider: Arc::clone(&model.provider),
+                        model: Arc::clone(&model.name),
+                        meter,
+                        service_tier,
+                        above_input,
+                        above_units,
+                        window: window.clone(),
+                        region: region.clone(),
+                        unit_price,
+                        valid_from: Some(price.from),
+                        valid_to,
+                        source: price.source.clone(),
+                        as_of: price.as_of,
+                    })
                 })
             }))
         })
@@ -299,9 +278,7 @@ impl Book {
             let key = provider.name.to_ascii_lowercase();
             if let Some(first) = providers.get_mut(&key) {
                 // A list may be split over files; its models then carry the first spelling of the provider.
-                of_provider
-                    .iter_mut()
-                    .for_each(|model| model.provider = Arc::clone(&first.name));
+                of_provider.iter_mut().for_each(|model| model.provider = Arc::clone(&first.name));
                 first.aliases.extend(provider.aliases);
             } else {
                 providers.insert(key, provider);
@@ -310,10 +287,7 @@ impl Book {
         }
         if models.len() > MODELS_MAX {
             let message = format!("{} models, more than {MODELS_MAX}", models.len());
-            return Err(BookError::TooLarge {
-                origin: "price book".to_owned(),
-                message,
-            });
+            return Err(BookError::TooLarge { origin: "price book".to_owned(), message });
         }
         check_providers(&providers)?;
         check_names(&models)?;
@@ -342,14 +316,7 @@ impl Book {
         let texts = sets.map(|set| (set.id, Arc::clone(&set.text))).collect();
         let index = Index::new(&providers, &models);
         let revision = revision(&providers, &models);
-        Book {
-            providers,
-            models,
-            timelines,
-            index,
-            texts,
-            revision,
-        }
+        Book { providers, models, timelines, index, texts, revision }
     }
 }
 
@@ -364,15 +331,9 @@ fn check_providers(providers: &BTreeMap<String, ProviderSpec>) -> Result<(), Boo
     for (key, provider) in providers {
         for alias in &provider.aliases {
             let alias_key = alias.to_ascii_lowercase();
-            let other = providers
-                .get(&alias_key)
-                .filter(|_| alias_key != *key)
-                .map(|other| &*other.name);
-            let other = other.or_else(|| {
-                owners
-                    .insert(alias_key, &provider.name)
-                    .filter(|owner| *owner != &*provider.name)
-            });
+            let other = providers.get(&alias_key).filter(|_| alias_key != *key).map(|other| &*other.name);
+            let other =
+                other.or_else(|| owners.insert(alias_key, &provider.name).filter(|owner| *owner != &*provider.name));
             if let Some(other) = other {
                 return Err(BookError::Value {
                     origin: provider.origin.to_string(),

@@ -69,14 +69,10 @@ pub struct BookDiff {
 #[must_use]
 pub fn diff(before: &Book, after: &Book) -> BookDiff {
     let models = |book: &Book| -> BTreeSet<(String, String)> {
-        book.entries()
-            .map(|entry| (entry.provider.to_ascii_lowercase(), entry.model.to_ascii_lowercase()))
-            .collect()
+        book.entries().map(|entry| (entry.provider.to_ascii_lowercase(), entry.model.to_ascii_lowercase())).collect()
     };
     let prices = |book: &Book| -> BTreeMap<PriceKey, Money> {
-        book.entries()
-            .map(|entry| (PriceKey::of(&entry), entry.unit_price))
-            .collect()
+        book.entries().map(|entry| (PriceKey::of(&entry), entry.unit_price)).collect()
     };
     let (models_before, models_after) = (models(before), models(after));
     let mut found = BookDiff {
@@ -94,19 +90,11 @@ pub fn diff(before: &Book, after: &Book) -> BookDiff {
         if other == Some(price) {
             found.prices_same += 1;
         } else if in_both(&key) {
-            found.prices.push(PriceChange {
-                key,
-                before: Some(price),
-                after: other,
-            });
+            found.prices.push(PriceChange { key, before: Some(price), after: other });
         }
     }
     let added = after.into_iter().filter(|(key, _)| in_both(key));
-    found.prices.extend(added.map(|(key, price)| PriceChange {
-        key,
-        before: None,
-        after: Some(price),
-    }));
+    found.prices.extend(added.map(|(key, price)| PriceChange { key, before: None, after: Some(price) }));
     found.prices.sort_by(|a, b| a.key.cmp(&b.key));
     found
 }
@@ -146,9 +134,7 @@ pub fn verify(book: &Book, other: &Book, at: EventTime) -> Verification {
     let in_force = |book: &Book| -> BTreeMap<(Arc<str>, Arc<str>), Rates> {
         let mut models: BTreeMap<_, Rates> = BTreeMap::new();
         for entry in book.entries().filter(|entry| holds(entry, at)) {
-            let rates = models
-                .entry((Arc::clone(&entry.provider), Arc::clone(&entry.model)))
-                .or_default();
+            let rates = models.entry((Arc::clone(&entry.provider), Arc::clone(&entry.model))).or_default();
             rates.insert((entry.meter, entry.service_tier, entry.above_input), entry.unit_price);
         }
         models
@@ -157,9 +143,7 @@ pub fn verify(book: &Book, other: &Book, at: EventTime) -> Verification {
     let mut found = Verification::default();
     for ((provider, model), rates) in in_force(book) {
         let plan = other.plan(&provider, &model).ok();
-        let key = plan
-            .as_ref()
-            .map(|plan| (Arc::from(plan.provider()), Arc::from(plan.model())));
+        let key = plan.as_ref().map(|plan| (Arc::from(plan.provider()), Arc::from(plan.model())));
         let Some((key, other_rates)) = key.and_then(|key| theirs.get(&key).map(|rates| (key, rates))) else {
             found.models_only_here.push((provider.to_string(), model.to_string()));
             continue;

@@ -138,11 +138,7 @@ impl Meter {
                 return None;
             }
             let plain = name.to_ascii_lowercase().replace('-', "_");
-            if plain == name {
-                None
-            } else {
-                Meter::from_plain_name(&plain)
-            }
+            if plain == name { None } else { Meter::from_plain_name(&plain) }
         })
     }
 
@@ -236,10 +232,7 @@ mod tests {
         for (index, meter) in Meter::ALL.into_iter().enumerate() {
             assert_eq!(meter.index(), index);
             assert_eq!(Meter::from_name(meter.name()), Some(meter));
-            assert_eq!(
-                Meter::from_name(&meter.name().to_uppercase().replace('_', "-")),
-                Some(meter)
-            );
+            assert_eq!(Meter::from_name(&meter.name().to_uppercase().replace('_', "-")), Some(meter));
         }
     }
 
@@ -254,13 +247,7 @@ mod tests {
         ] {
             assert_eq!(Meter::from_name(name), Some(meter), "{name}");
         }
-        for name in [
-            "cache_read_input_tokens",
-            "cache_creation_input_tokens",
-            "promptTokenCount",
-            "",
-            "total",
-        ] {
+        for name in ["cache_read_input_tokens", "cache_creation_input_tokens", "promptTokenCount", "", "total"] {
             assert_eq!(Meter::from_name(name), None, "{name}");
         }
     }

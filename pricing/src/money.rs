@@ -35,21 +35,14 @@ impl Money {
     /// [`Money::try_from_atto`] for numbers of unknown origin.
     #[must_use]
     pub const fn from_atto(atto: i128) -> Self {
-        assert!(
-            atto > -Self::LIMIT && atto < Self::LIMIT,
-            "MONEY-1: amount outside Decimal128(38, 18)"
-        );
+        assert!(atto > -Self::LIMIT && atto < Self::LIMIT, "MONEY-1: amount outside Decimal128(38, 18)");
         Money(atto)
     }
 
     /// The amount of `atto` × 10⁻¹⁸ USD, or `None` outside the 38 digits.
     #[must_use]
     pub const fn try_from_atto(atto: i128) -> Option<Self> {
-        if atto > -Self::LIMIT && atto < Self::LIMIT {
-            Some(Money(atto))
-        } else {
-            None
-        }
+        if atto > -Self::LIMIT && atto < Self::LIMIT { Some(Money(atto)) } else { None }
     }
 
     /// The count of 10⁻¹⁸ USD.
@@ -116,11 +109,7 @@ impl Money {
         let (high, low) = mul_wide(self.0.unsigned_abs(), PPM);
         let (quotient, exact) = div_wide(high, low, whole.0.unsigned_abs())?;
         let magnitude = i128::try_from(quotient).ok()?;
-        Some(if negative {
-            -magnitude - i128::from(!exact)
-        } else {
-            magnitude
-        })
+        Some(if negative { -magnitude - i128::from(!exact) } else { magnitude })
     }
 
     /// `self × factor`, where the factor is a decimal held as [`Money`] is; rounded half to even at the 18th decimal,
@@ -223,19 +212,12 @@ impl<'a> Decimal<'a> {
                     return Err(not_decimal());
                 }
                 // Saturates: beyond a million every non-zero number is too large or too fine anyway.
-                let size = digits
-                    .iter()
-                    .fold(0_i64, |n, d| (n * 10 + i64::from(d - b'0')).min(1_000_000));
+                let size = digits.iter().fold(0_i64, |n, d| (n * 10 + i64::from(d - b'0')).min(1_000_000));
                 if minus { -size } else { size }
             }
             _ => return Err(not_decimal()),
         };
-        Ok(Decimal {
-            negative,
-            integer,
-            fraction,
-            exponent,
-        })
+        Ok(Decimal { negative, integer, fraction, exponent })
     }
 
     /// The amount rounded half to even, and whether it is exact.
@@ -243,11 +225,7 @@ impl<'a> Decimal<'a> {
         let too_large = || MoneyError::TooLarge { text: shown(text) };
         // `shift` is the power of ten that turns the run of digits into units of 10⁻¹⁸.
         let shift = i64::from(Money::SCALE) + self.exponent - as_i64(self.fraction.len());
-        let kept = if shift < 0 {
-            as_i64(self.integer.len() + self.fraction.len()) + shift
-        } else {
-            i64::MAX
-        };
+        let kept = if shift < 0 { as_i64(self.integer.len() + self.fraction.len()) + shift } else { i64::MAX };
         let limit = Money::LIMIT.unsigned_abs();
         let (mut units, mut first_dropped, mut later_dropped) = (0_u128, 0_u8, false);
         for (position, digit) in self.digits().enumerate() {
@@ -279,10 +257,7 @@ impl<'a> Decimal<'a> {
             return Err(too_large());
         }
         let amount = i128::try_from(units).map_err(|_| too_large())?;
-        Ok((
-            Money(if self.negative { -amount } else { amount }),
-            first_dropped == 0 && !later_dropped,
-        ))
+        Ok((Money(if self.negative { -amount } else { amount }), first_dropped == 0 && !later_dropped))
     }
 
     fn digits(&self) -> impl Iterator<Item = u8> + '_ {
@@ -293,11 +268,8 @@ impl<'a> Decimal<'a> {
     fn excess(&self) -> String {
         let shift = i64::from(Money::SCALE) + self.exponent - as_i64(self.fraction.len());
         let kept = (as_i64(self.integer.len() + self.fraction.len()) + shift).max(0);
-        let digits: String = self
-            .digits()
-            .skip(usize::try_from(kept).unwrap_or(usize::MAX))
-            .map(|d| char::from(d + b'0'))
-            .collect();
+        let digits: String =
+            self.digits().skip(usize::try_from(kept).unwrap_or(usize::MAX)).map(|d| char::from(d + b'0')).collect();
         shown(digits.trim_end_matches('0'))
     }
 }
@@ -309,10 +281,7 @@ impl FromStr for Money {
         let decimal = Decimal::scan(text)?;
         match decimal.to_money(text)? {
             (money, true) => Ok(money),
-            (_, false) => Err(MoneyError::TooFine {
-                text: shown(text),
-                excess: decimal.excess(),
-            }),
+            (_, false) => Err(MoneyError::TooFine { text: shown(text), excess: decimal.excess() }),
         }
     }
 }
@@ -380,11 +349,7 @@ fn wide_product(factor: i128, by: u32) -> (i128, u128) {
     let (high, low) = mul_wide(factor.unsigned_abs(), by);
     // `high` is below 2³², so it always fits.
     let high = i128::try_from(high).unwrap_or(i128::MAX);
-    if factor >= 0 {
-        (high, low)
-    } else {
-        (!high + i128::from(low == 0), low.wrapping_neg())
-    }
+    if factor >= 0 { (high, low) } else { (!high + i128::from(low == 0), low.wrapping_neg()) }
 }
 
 /// `factor × by` as (high, low) halves of 256 bits.
@@ -403,10 +368,7 @@ fn mul_wide_128(a: u128, b: u128) -> (u128, u128) {
     // None of the sums below can overflow: each is at most (2⁶⁴ − 1)² + 2 (2⁶⁴ − 1).
     let middle = a_high * b_low + (low >> 64);
     let cross = a_low * b_high + (middle & LOW);
-    (
-        a_high * b_high + (middle >> 64) + (cross >> 64),
-        (cross << 64) | (low & LOW),
-    )
+    (a_high * b_high + (middle >> 64) + (cross >> 64), (cross << 64) | (low & LOW))
 }
 
 /// `(high, low) / divisor`, rounded half to even, and whether it had to be; `None` outside the range of [`Money`].
@@ -417,10 +379,7 @@ fn rounded_quotient(high: u128, low: u128, divisor: u128, negative: bool) -> Opt
         quotient = quotient.checked_add(1)?;
     }
     let amount = i128::try_from(quotient).ok()?;
-    Some((
-        Money::try_from_atto(if negative { -amount } else { amount })?,
-        remainder != 0,
-    ))
+    Some((Money::try_from_atto(if negative { -amount } else { amount })?, remainder != 0))
 }
 
 /// `(high, low) / divisor` by shift and subtract, with whether it divides exactly; `None` if the quotient needs more
@@ -484,10 +443,7 @@ mod tests {
             ("-0", 0),
             ("5.", 5_000_000_000_000_000_000),
             (".5", 500_000_000_000_000_000),
-            (
-                "000000000000000000000000000000000000000000000000001.5",
-                1_500_000_000_000_000_000,
-            ),
+            ("000000000000000000000000000000000000000000000000001.5", 1_500_000_000_000_000_000),
         ] {
             assert_eq!(money(text).atto(), atto, "{text}");
         }
@@ -495,65 +451,31 @@ mod tests {
 
     #[test]
     fn text_that_is_not_a_decimal_is_refused() {
-        for text in [
-            "", "-", "+", ".", "e5", "1e", "1e+", "1.2.3", "0x10", "1_000", " 1", "1 ", "NaN", "inf", "1,5", "٣",
-        ] {
-            assert!(
-                matches!(text.parse::<Money>(), Err(MoneyError::NotDecimal { .. })),
-                "{text:?}"
-            );
+        for text in
+            ["", "-", "+", ".", "e5", "1e", "1e+", "1.2.3", "0x10", "1_000", " 1", "1 ", "NaN", "inf", "1,5", "٣"]
+        {
+            assert!(matches!(text.parse::<Money>(), Err(MoneyError::NotDecimal { .. })), "{text:?}");
         }
     }
 
     #[test]
     fn digits_beyond_the_eighteenth_decimal_are_named() {
         let error = "0.1234567890123456789".parse::<Money>().unwrap_err();
-        assert_eq!(
-            error,
-            MoneyError::TooFine {
-                text: "0.1234567890123456789".into(),
-                excess: "9".into()
-            }
-        );
+        assert_eq!(error, MoneyError::TooFine { text: "0.1234567890123456789".into(), excess: "9".into() });
         let error = "1.5e-18".parse::<Money>().unwrap_err();
-        assert_eq!(
-            error,
-            MoneyError::TooFine {
-                text: "1.5e-18".into(),
-                excess: "5".into()
-            }
-        );
+        assert_eq!(error, MoneyError::TooFine { text: "1.5e-18".into(), excess: "5".into() });
         assert!(matches!("1e-19".parse::<Money>(), Err(MoneyError::TooFine { .. })));
-        assert!(matches!(
-            "1e-400000000000".parse::<Money>(),
-            Err(MoneyError::TooFine { .. })
-        ));
+        assert!(matches!("1e-400000000000".parse::<Money>(), Err(MoneyError::TooFine { .. })));
     }
 
     #[test]
     fn amounts_that_thirty_eight_digits_cannot_hold_are_refused() {
-        assert_eq!(
-            money("99999999999999999999.999999999999999999").atto(),
-            Money::LIMIT - 1
-        );
-        for text in [
-            "100000000000000000000",
-            "-1e20",
-            "1e400",
-            "99999999999999999999.9999999999999999999",
-        ] {
+        assert_eq!(money("99999999999999999999.999999999999999999").atto(), Money::LIMIT - 1);
+        for text in ["100000000000000000000", "-1e20", "1e400", "99999999999999999999.9999999999999999999"] {
             assert!(Money::parse_rounded(text).is_err(), "{text}");
         }
-        assert!(
-            Money::from_atto(Money::LIMIT - 1)
-                .checked_add(Money::from_atto(1))
-                .is_none()
-        );
-        assert!(
-            Money::from_atto(1 - Money::LIMIT)
-                .checked_sub(Money::from_atto(1))
-                .is_none()
-        );
+        assert!(Money::from_atto(Money::LIMIT - 1).checked_add(Money::from_atto(1)).is_none());
+        assert!(Money::from_atto(1 - Money::LIMIT).checked_sub(Money::from_atto(1)).is_none());
         assert!(money("1e19").checked_mul(u64::MAX).is_none());
     }
 
@@ -570,11 +492,7 @@ mod tests {
             ("1e-30", 0, true),
             ("0.1", 100_000_000_000_000_000, false),
         ] {
-            assert_eq!(
-                Money::parse_rounded(text),
-                Ok((Money::from_atto(atto), inexact)),
-                "{text}"
-            );
+            assert_eq!(Money::parse_rounded(text), Ok((Money::from_atto(atto), inexact)), "{text}");
         }
     }
 
@@ -597,12 +515,7 @@ mod tests {
     fn serde_writes_a_string_and_refuses_a_bare_number() {
         assert_eq!(serde_json::to_string(&money("0.00000015")).unwrap(), "\"0.00000015\"");
         assert_eq!(serde_json::from_str::<Money>("\"1e-7\"").unwrap(), money("0.0000001"));
-        assert!(
-            serde_json::from_str::<Money>("0.1")
-                .unwrap_err()
-                .to_string()
-                .contains("as a string")
-        );
+        assert!(serde_json::from_str::<Money>("0.1").unwrap_err().to_string().contains("as a string"));
     }
 
     fn any_money() -> impl Strategy<Value = Money> {
@@ -615,25 +528,17 @@ mod tests {
 
     #[test]
     fn decimal_factors_are_exact_or_rounded_half_to_even() {
-        let times = |a: &str, b: &str| {
-            money(a)
-                .times_decimal(money(b))
-                .map(|(money, rounded)| (money.to_string(), rounded))
-        };
+        let times =
+            |a: &str, b: &str| money(a).times_decimal(money(b)).map(|(money, rounded)| (money.to_string(), rounded));
         let over = |a: &str, b: &str| {
-            money(a)
-                .divided_by_decimal(money(b))
-                .map(|(money, rounded)| (money.to_string(), rounded))
+            money(a).divided_by_decimal(money(b)).map(|(money, rounded)| (money.to_string(), rounded))
         };
         let some = |text: &str, rounded| Some((text.to_owned(), rounded));
         assert_eq!(times("1.50", "0.875"), some("1.3125", false));
         assert_eq!(times("-2", "1.1"), some("-2.2", false));
         assert_eq!(times("0.000000000000000001", "0.5"), some("0", true));
         assert_eq!(times("0.000000000000000003", "0.5"), some("0.000000000000000002", true));
-        assert_eq!(
-            times("0.000000000000000001", "0.51"),
-            some("0.000000000000000001", true)
-        );
+        assert_eq!(times("0.000000000000000001", "0.51"), some("0.000000000000000001", true));
         assert_eq!(times("99999999999999999999", "1"), some("99999999999999999999", false));
         assert_eq!(times("99999999999999999999", "1.1"), None);
         assert_eq!(over("1", "3"), some("0.333333333333333333", true));

@@ -58,12 +58,8 @@ pub enum ServiceTier {
 
 impl ServiceTier {
     pub const COUNT: usize = 4;
-    pub const ALL: [ServiceTier; ServiceTier::COUNT] = [
-        ServiceTier::Standard,
-        ServiceTier::Batch,
-        ServiceTier::Flex,
-        ServiceTier::Priority,
-    ];
+    pub const ALL: [ServiceTier; ServiceTier::COUNT] =
+        [ServiceTier::Standard, ServiceTier::Batch, ServiceTier::Flex, ServiceTier::Priority];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -93,10 +89,7 @@ impl ServiceTier {
             ("priority", ServiceTier::Priority),
             ("on_demand_priority", ServiceTier::Priority),
         ];
-        NAMES
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, tier)| *tier)
+        NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, tier)| *tier)
     }
 }
 
@@ -230,10 +223,8 @@ impl Effective {
     }
 
     fn multiply(&mut self, factor: Factor) -> Result<(), Meter> {
-        let ranges = self
-            .graduated
-            .iter_mut()
-            .flat_map(|(meter, ranges)| ranges.values_mut().map(|price| (*meter, price)));
+        let ranges =
+            self.graduated.iter_mut().flat_map(|(meter, ranges)| ranges.values_mut().map(|price| (*meter, price)));
         for (meter, price) in self.flat.iter_mut().map(|(meter, price)| (*meter, price)).chain(ranges) {
             // Searches, pages and the like cost the same in every tier: tiers discount tokens.
             if meter.is_token() {
@@ -264,11 +255,7 @@ impl Lane {
             length.lay(listed);
             above.insert(*threshold, length.clone());
         }
-        Lane {
-            base,
-            above,
-            unknown_above: None,
-        }
+        Lane { base, above, unknown_above: None }
     }
 
     /// The lane of a tier over the standard lane.
@@ -285,9 +272,7 @@ impl Lane {
             lane.above.clear();
         } else {
             // The tier's own rates hold at every length until it lists another.
-            lane.above
-                .values_mut()
-                .for_each(|length| length.lay(&spec.rates.listed));
+            lane.above.values_mut().for_each(|length| length.lay(&spec.rates.listed));
         }
         lane.base.lay(&spec.rates.listed);
         lane.base.lay_ranges(&spec.rates.graduated);
@@ -295,12 +280,7 @@ impl Lane {
         for (threshold, listed) in &spec.rates.above {
             own.extend(listed);
             if !lane.above.contains_key(threshold) {
-                let below = lane
-                    .above
-                    .range(..threshold)
-                    .next_back()
-                    .map_or(&lane.base, |(_, length)| length)
-                    .clone();
+                let below = lane.above.range(..threshold).next_back().map_or(&lane.base, |(_, length)| length).clone();
                 lane.above.insert(*threshold, below);
             }
             for (_, length) in lane.above.range_mut(threshold..) {
@@ -328,14 +308,9 @@ impl Lane {
     /// `(above_input, units_above, meter, price)` of every rate, fallbacks left out.
     pub(crate) fn rates(&self) -> impl Iterator<Item = (u64, u64, Meter, Money)> {
         self.lengths().flat_map(|(threshold, length)| {
-            let flat = length
-                .flat
-                .iter()
-                .map(move |(meter, price)| (threshold, 0, *meter, *price));
+            let flat = length.flat.iter().map(move |(meter, price)| (threshold, 0, *meter, *price));
             let ranges = length.graduated.iter().flat_map(move |(meter, ranges)| {
-                ranges
-                    .iter()
-                    .map(move |(start, price)| (threshold, *start, *meter, *price))
+                ranges.iter().map(move |(start, price)| (threshold, *start, *meter, *price))
             });
             flat.chain(ranges)
         })
@@ -380,26 +355,16 @@ impl RateSet {
         };
         fallback(Meter::Reasoning, &mut prices, Meter::Output);
         fallback(Meter::CacheRead, &mut prices, Meter::Input);
-        if Meter::CACHE_WRITES
-            .iter()
-            .all(|meter| prices[meter.index()] == UNPRICED)
-        {
-            Meter::CACHE_WRITES
-                .into_iter()
-                .for_each(|meter| fallback(meter, &mut prices, Meter::Input));
+        if Meter::CACHE_WRITES.iter().all(|meter| prices[meter.index()] == UNPRICED) {
+            Meter::CACHE_WRITES.into_iter().for_each(|meter| fallback(meter, &mut prices, Meter::Input));
         }
         let graduated: Box<[Ranges]> = rates
             .graduated
             .iter()
             .map(|(meter, ranges)| {
                 let first = (0, prices[meter.index()]);
-                let later = ranges
-                    .iter()
-                    .map(|(start, price)| (*start, price.atto().unsigned_abs()));
-                Ranges {
-                    meter: *meter,
-                    steps: std::iter::once(first).chain(later).collect(),
-                }
+                let later = ranges.iter().map(|(start, price)| (*start, price.atto().unsigned_abs()));
+                Ranges { meter: *meter, steps: std::iter::once(first).chain(later).collect() }
             })
             .collect();
         let text = unit_prices_text(&prices, &graduated);
@@ -409,23 +374,13 @@ impl RateSet {
                 *price = 0;
             }
         }
-        RateSet {
-            prices,
-            graduated,
-            id: content_id(&text),
-            text: text.into(),
-        }
+        RateSet { prices, graduated, id: content_id(&text), text: text.into() }
     }
 
     /// Charges 0 for everything: a model declared free.
     pub(crate) fn free() -> RateSet {
         let text = "{}";
-        RateSet {
-            prices: [0; Meter::COUNT],
-            graduated: Box::default(),
-            id: content_id(text),
-            text: text.into(),
-        }
+        RateSet { prices: [0; Meter::COUNT], graduated: Box::default(), id: content_id(text), text: text.into() }
     }
 
     #[inline]
@@ -444,10 +399,7 @@ impl RateSet {
         if !self.graduated.is_empty() {
             total = self.with_ranges(total, usage).ok_or(Refused::Overflow)?;
         }
-        i128::try_from(total)
-            .ok()
-            .and_then(Money::try_from_atto)
-            .ok_or(Refused::Overflow)
+        i128::try_from(total).ok().and_then(Money::try_from_atto).ok_or(Refused::Overflow)
     }
 
     /// Replaces the flat charge of the graduated meters by the sum over their ranges.
@@ -467,10 +419,7 @@ impl RateSet {
 }
 
 fn content_id(text: &str) -> u64 {
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .take(8)
-        .fold(0, |id, byte| id << 8 | u64::from(*byte))
+    Sha256::digest(text.as_bytes()).iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
 }
 
 /// `{"input":"0.000003","output":"0.000015"}`; a graduated meter is `{"0":"0.000003","128000":"0.000006"}`.
@@ -485,10 +434,7 @@ fn unit_prices_text(prices: &[u128; Meter::COUNT], graduated: &[Ranges]) -> Stri
         let _ = match graduated.iter().find(|ranges| ranges.meter == meter) {
             None => write!(text, "\"{meter}\":\"{}\"", usd(prices[meter.index()])),
             Some(ranges) => {
-                let steps = ranges
-                    .steps
-                    .iter()
-                    .map(|(start, price)| format!("\"{start}\":\"{}\"", usd(*price)));
+                let steps = ranges.steps.iter().map(|(start, price)| format!("\"{start}\":\"{}\"", usd(*price)));
                 write!(text, "\"{meter}\":{{{}}}", steps.collect::<Vec<_>>().join(","))
             }
         };
@@ -507,10 +453,7 @@ mod tests {
             assert_eq!(ServiceTier::from_name(&tier.name().to_uppercase()), Some(tier));
         }
         assert_eq!(ServiceTier::from_name("default"), Some(ServiceTier::Standard));
-        assert_eq!(
-            ServiceTier::from_name("ON_DEMAND_PRIORITY"),
-            Some(ServiceTier::Priority)
-        );
+        assert_eq!(ServiceTier::from_name("ON_DEMAND_PRIORITY"), Some(ServiceTier::Priority));
         assert_eq!(ServiceTier::from_name("auto"), None);
         assert_eq!(ServiceTier::from_name(""), None);
     }
@@ -521,10 +464,7 @@ mod tests {
         assert_eq!(half.times(Money::from_atto(30)), Some(Money::from_atto(15)));
         assert_eq!(half.times(Money::from_atto(31)), None);
         assert_eq!(half.to_string(), "0.5");
-        assert_eq!(
-            Factor::new("1".parse().unwrap()).unwrap().times(UNIT_PRICE_MAX),
-            Some(UNIT_PRICE_MAX)
-        );
+        assert_eq!(Factor::new("1".parse().unwrap()).unwrap().times(UNIT_PRICE_MAX), Some(UNIT_PRICE_MAX));
         assert_eq!(Factor::new("100.1".parse().unwrap()), None);
         assert_eq!(Factor::new("-1".parse().unwrap()), None);
     }

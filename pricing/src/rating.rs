@@ -118,24 +118,12 @@ impl Plan {
         region: Option<&str>,
     ) -> Result<Rated, Unpriced> {
         let timeline = &*self.timeline;
-        let slot = if timeline.periods.is_empty() {
-            0
-        } else {
-            timeline.slot(usage, at, tier, region)?
-        };
+        let slot = if timeline.periods.is_empty() { 0 } else { timeline.slot(usage, at, tier, region)? };
         let set = &timeline.sets[slot as usize];
         match set.cost(usage) {
-            Ok(cost) => Ok(Rated {
-                cost,
-                rates: RatesRef { id: set.id, slot },
-            }),
-            Err(Refused::NoRate(meter)) => Err(Unpriced::NoRate {
-                model: Arc::clone(&timeline.model),
-                meter,
-            }),
-            Err(Refused::Overflow) => Err(Unpriced::Overflow {
-                model: Arc::clone(&timeline.model),
-            }),
+            Ok(cost) => Ok(Rated { cost, rates: RatesRef { id: set.id, slot } }),
+            Err(Refused::NoRate(meter)) => Err(Unpriced::NoRate { model: Arc::clone(&timeline.model), meter }),
+            Err(Refused::Overflow) => Err(Unpriced::Overflow { model: Arc::clone(&timeline.model) }),
         }
     }
 
@@ -146,13 +134,8 @@ impl Plan {
     pub fn cost_at(&self, rates: &RatesRef, usage: &Usage) -> Result<Money, Unpriced> {
         let timeline = &*self.timeline;
         self.set(rates).cost(usage).map_err(|refused| match refused {
-            Refused::NoRate(meter) => Unpriced::NoRate {
-                model: Arc::clone(&timeline.model),
-                meter,
-            },
-            Refused::Overflow => Unpriced::Overflow {
-                model: Arc::clone(&timeline.model),
-            },
+            Refused::NoRate(meter) => Unpriced::NoRate { model: Arc::clone(&timeline.model), meter },
+            Refused::Overflow => Unpriced::Overflow { model: Arc::clone(&timeline.model) },
         })
     }
 
@@ -177,10 +160,7 @@ impl Plan {
         let set = sets.get(rates.slot as usize).filter(|set| set.id == rates.id);
         match set.or_else(|| sets.iter().find(|set| set.id == rates.id)) {
             Some(set) => set,
-            None => panic!(
-                "RATE-1: rates {:016x} are not of the plan of `{}`",
-                rates.id, self.timeline.model
-            ),
+            None => panic!("RATE-1: rates {:016x} are not of the plan of `{}`", rates.id, self.timeline.model),
         }
     }
 }
@@ -208,11 +188,7 @@ struct Period {
 impl Period {
     #[inline]
     fn lanes(&self, at: EventTime, region: Option<&str>) -> &[LaneSlots; ServiceTier::COUNT] {
-        if self.grid.len() == 1 {
-            &self.grid[0]
-        } else {
-            self.lanes_there(at, region)
-        }
+        if self.grid.len() == 1 { &self.grid[0] } else { self.lanes_there(at, region) }
     }
 
     fn lanes_there(&self, at: EventTime, region: Option<&str>) -> &[LaneSlots; ServiceTier::COUNT] {
@@ -221,10 +197,7 @@ impl Period {
             let named = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case(region));
             self.regions.iter().position(|names| named(names))
         });
-        let (row, column) = (
-            window.map_or(0, |window| window + 1),
-            region.map_or(0, |region| region + 1),
-        );
+        let (row, column) = (window.map_or(0, |window| window + 1), region.map_or(0, |region| region + 1));
         &self.grid[row * (self.regions.len() + 1) + column]
     }
 }
@@ -239,12 +212,7 @@ struct LaneSlots {
 
 impl Timeline {
     pub(crate) fn free(provider: Arc<str>, model: Arc<str>) -> Timeline {
-        Timeline {
-            provider,
-            model,
-            periods: Box::default(),
-            sets: Box::new([RateSet::free()]),
-        }
+        Timeline { provider, model, periods: Box::default(), sets: Box::new([RateSet::free()]) }
     }
 
     /// `prices` is sorted by start.
@@ -254,19 +222,10 @@ impl Timeline {
             from: price.from,
             windows: price.windows.iter().map(|window| window.window.clone()).collect(),
             regions: price.regions.iter().map(|region| region.names.clone().into()).collect(),
-            grid: price
-                .grid
-                .iter()
-                .map(|lanes: &Lanes| lanes.each_ref().map(|lane| sets.lane(lane)))
-                .collect(),
+            grid: price.grid.iter().map(|lanes: &Lanes| lanes.each_ref().map(|lane| sets.lane(lane))).collect(),
         });
         let periods = periods.collect();
-        Timeline {
-            provider,
-            model,
-            periods,
-            sets: sets.sets.into(),
-        }
+        Timeline { provider, model, periods, sets: sets.sets.into() }
     }
 
     #[inline]
@@ -274,11 +233,7 @@ impl Timeline {
         // Nearly every event is at the latest price; timelines are short.
         let Some(period) = self.periods.iter().rev().find(|period| period.from <= at) else {
             let first_price = self.periods[0].from;
-            return Err(Unpriced::NotYetPriced {
-                model: Arc::clone(&self.model),
-                at,
-                first_price,
-            });
+            return Err(Unpriced::NotYetPriced { model: Arc::clone(&self.model), at, first_price });
         };
         let lane = &period.lanes(at, region)[tier as usize];
         if lane.above.is_empty() && lane.unknown_above.is_none() {
@@ -286,11 +241,7 @@ impl Timeline {
         }
         let length = usage.input_tokens_total();
         if let Some(above) = lane.unknown_above.filter(|above| length > *above) {
-            return Err(Unpriced::NoRateForLength {
-                model: Arc::clone(&self.model),
-                tier,
-                above,
-            });
+            return Err(Unpriced::NoRateForLength { model: Arc::clone(&self.model), tier, above });
         }
         let above = lane.above.iter().find(|(threshold, _)| length > *threshold);
         Ok(above.map_or(lane.base, |(_, slot)| *slot))
@@ -307,17 +258,8 @@ struct Sets {
 impl Sets {
     fn lane(&mut self, lane: &Lane) -> LaneSlots {
         let base = self.slot(&lane.base);
-        let above = lane
-            .above
-            .iter()
-            .rev()
-            .map(|(threshold, rates)| (*threshold, self.slot(rates)))
-            .collect();
-        LaneSlots {
-            base,
-            above,
-            unknown_above: lane.unknown_above,
-        }
+        let above = lane.above.iter().rev().map(|(threshold, rates)| (*threshold, self.slot(rates))).collect();
+        LaneSlots { base, above, unknown_above: lane.unknown_above }
     }
 
     fn slot(&mut self, rates: &Effective) -> u32 {
@@ -350,10 +292,7 @@ pub fn recompute(unit_prices: &str, usage: &Usage) -> Result<Money, RecomputeErr
         Flat(Money),
         Ranges(BTreeMap<String, Money>),
     }
-    let bad = |message: String| RecomputeError::NotUnitPrices {
-        text: unit_prices.to_owned(),
-        message,
-    };
+    let bad = |message: String| RecomputeError::NotUnitPrices { text: unit_prices.to_owned(), message };
     let prices: BTreeMap<String, Price> = serde_json::from_str(unit_prices).map_err(|error| bad(error.to_string()))?;
     let mut total = Money::ZERO;
     let mut charge = |price: &Money, units: u64| -> Result<(), RecomputeError> {
@@ -370,12 +309,7 @@ pub fn recompute(unit_prices: &str, usage: &Usage) -> Result<Money, RecomputeErr
                 let mut steps = ranges
                     .iter()
                     .map(|(start, price)| {
-                        Ok((
-                            start
-                                .parse::<u64>()
-                                .map_err(|error| bad(format!("`{start}`: {error}")))?,
-                            price,
-                        ))
+                        Ok((start.parse::<u64>().map_err(|error| bad(format!("`{start}`: {error}")))?, price))
                     })
                     .collect::<Result<Vec<_>, _>>()?;
                 steps.sort_unstable_by_key(|(start, _)| std::cmp::Reverse(*start));

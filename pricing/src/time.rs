@@ -49,9 +49,7 @@ impl EventTime {
                 return Ok(EventTime(micros));
             }
         }
-        Err(TimeError {
-            text: text.chars().take(TEXT_MAX_BYTES).collect(),
-        })
+        Err(TimeError { text: text.chars().take(TEXT_MAX_BYTES).collect() })
     }
 }
 
@@ -66,10 +64,7 @@ impl std::str::FromStr for EventTime {
 impl fmt::Display for EventTime {
     /// RFC 3339 in UTC; the fraction is written only where there is one, then with six digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, micros) = (
-            self.0.div_euclid(MICROS_PER_SECOND),
-            self.0.rem_euclid(MICROS_PER_SECOND),
-        );
+        let (seconds, micros) = (self.0.div_euclid(MICROS_PER_SECOND), self.0.rem_euclid(MICROS_PER_SECOND));
         let (days, second) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY));
         let (year, month, day) = civil_from_days(days);
         if (0..=9999).contains(&year) {
@@ -77,13 +72,7 @@ impl fmt::Display for EventTime {
         } else {
             write!(f, "{year:+05}")?;
         }
-        write!(
-            f,
-            "-{month:02}-{day:02}T{:02}:{:02}:{:02}",
-            second / 3600,
-            second / 60 % 60,
-            second % 60
-        )?;
+        write!(f, "-{month:02}-{day:02}T{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)?;
         if micros != 0 {
             write!(f, ".{micros:06}")?;
         }
@@ -99,11 +88,9 @@ impl Serialize for EventTime {
 
 fn parse_common(bytes: &[u8]) -> Option<i64> {
     let (year, month, day) = match bytes.get(..10)? {
-        [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] => (
-            number(*y1, *y2)? * 100 + number(*y3, *y4)?,
-            number(*m1, *m2)?,
-            number(*d1, *d2)?,
-        ),
+        [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] => {
+            (number(*y1, *y2)? * 100 + number(*y3, *y4)?, number(*m1, *m2)?, number(*d1, *d2)?)
+        }
         _ => return None,
     };
     if !(1..=12).contains(&month) || !(1..=days_in_month(year, month)).contains(&day) {
@@ -191,40 +178,23 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 fn parse_rare(text: &str) -> Option<i64> {
-    const WITH_OFFSET: [&str; 4] = [
-        "%Y-%m-%d %H:%M:%S%.f %#z",
-        "%Y-%m-%dT%H:%M:%S%.f %#z",
-        "%Y%m%dT%H%M%S%.f%#z",
-        "%Y-%m-%dT%H:%M%#z",
-    ];
-    const WITHOUT_OFFSET: [&str; 4] = [
-        "%Y-%m-%d %H:%M:%S%.f",
-        "%Y-%m-%dT%H:%M:%S%.f",
-        "%Y%m%dT%H%M%S%.f",
-        "%Y-%m-%dT%H:%M",
-    ];
-    let zoneless = ["UTC", "GMT", "Z", "z"]
-        .iter()
-        .find_map(|name| text.strip_suffix(name))
-        .map_or(text, str::trim_ascii_end);
+    const WITH_OFFSET: [&str; 4] =
+        ["%Y-%m-%d %H:%M:%S%.f %#z", "%Y-%m-%dT%H:%M:%S%.f %#z", "%Y%m%dT%H%M%S%.f%#z", "%Y-%m-%dT%H:%M%#z"];
+    const WITHOUT_OFFSET: [&str; 4] =
+        ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y%m%dT%H%M%S%.f", "%Y-%m-%dT%H:%M"];
+    let zoneless =
+        ["UTC", "GMT", "Z", "z"].iter().find_map(|name| text.strip_suffix(name)).map_or(text, str::trim_ascii_end);
     let time = WITHOUT_OFFSET
         .iter()
         .find_map(|format| NaiveDateTime::parse_from_str(zoneless, format).ok())
         .map(|time| time.and_utc())
         .or_else(|| {
-            WITH_OFFSET
-                .iter()
-                .find_map(|format| DateTime::parse_from_str(text, format).ok())
-                .map(|time| time.to_utc())
+            WITH_OFFSET.iter().find_map(|format| DateTime::parse_from_str(text, format).ok()).map(|time| time.to_utc())
         })
         .or_else(|| DateTime::parse_from_rfc2822(text).ok().map(|time| time.to_utc()))
         .or_else(|| {
@@ -305,21 +275,14 @@ mod tests {
             "-2026-11-22T10:11:12Z",
             "1900-02-29",
         ] {
-            assert!(
-                EventTime::parse(text).is_err(),
-                "{text:?} was read as {}",
-                EventTime::parse(text).unwrap()
-            );
+            assert!(EventTime::parse(text).is_err(), "{text:?} was read as {}", EventTime::parse(text).unwrap());
         }
         assert!(EventTime::parse("2000-02-29").is_ok());
     }
 
     #[test]
     fn display_is_rfc_3339_in_utc() {
-        assert_eq!(
-            EventTime(1_795_342_272_123_456).to_string(),
-            "2026-11-22T10:11:12.123456Z"
-        );
+        assert_eq!(EventTime(1_795_342_272_123_456).to_string(), "2026-11-22T10:11:12.123456Z");
         assert_eq!(EventTime(0).to_string(), "1970-01-01T00:00:00Z");
         assert_eq!(EventTime(-1).to_string(), "1969-12-31T23:59:59.999999Z");
         assert!(EventTime(i64::MAX).to_string().starts_with("+294247-01-10T"));

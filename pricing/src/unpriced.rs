@@ -20,28 +20,16 @@ pub enum Unpriced {
     #[error(
         "model `{model}` fits several patterns of provider `{provider}` equally well ({candidates}); list it by name"
     )]
-    AmbiguousPattern {
-        provider: Arc<str>,
-        model: Arc<str>,
-        candidates: Arc<str>,
-    },
+    AmbiguousPattern { provider: Arc<str>, model: Arc<str>, candidates: Arc<str> },
     #[error("model `{model}` has no price yet at {at}; its first known price is from {first_price}")]
-    NotYetPriced {
-        model: Arc<str>,
-        at: EventTime,
-        first_price: EventTime,
-    },
+    NotYetPriced { model: Arc<str>, at: EventTime, first_price: EventTime },
     #[error("model `{model}` has no rate for the meter `{meter}`, of which there is usage")]
     NoRate { model: Arc<str>, meter: Meter },
     #[error(
         "model `{model}` lists its own rates for service tier `{tier}` but not for requests above {above} input tokens, \
          where its standard rates change; list them under `{tier}.above`"
     )]
-    NoRateForLength {
-        model: Arc<str>,
-        tier: ServiceTier,
-        above: u64,
-    },
+    NoRateForLength { model: Arc<str>, tier: ServiceTier, above: u64 },
     #[error("the cost on model `{model}` is beyond 10^20 USD, which no amount can hold")]
     Overflow { model: Arc<str> },
 }

@@ -47,10 +47,7 @@ impl Usage {
     /// Where the sum leaves `u64`; the usage is then unchanged.
     pub fn add(&mut self, meter: Meter, count: u64) -> Result<(), UsageError> {
         let slot = &mut self.0[meter.index()];
-        *slot = slot.checked_add(count).ok_or(UsageError::TooLarge {
-            meter: meter.name(),
-            value: u64::MAX,
-        })?;
+        *slot = slot.checked_add(count).ok_or(UsageError::TooLarge { meter: meter.name(), value: u64::MAX })?;
         Ok(())
     }
 
@@ -156,11 +153,7 @@ pub struct ReportedUsage {
 pub enum UsageError {
     #[error("usage is not a JSON object of meters and counts such as {{\"input\":1200,\"output\":300}}: {message}")]
     Json { message: String },
-    #[error(
-        "unknown usage meter `{name}`; known are: {}{}",
-        Meter::known_names(),
-        hint_for(name)
-    )]
+    #[error("unknown usage meter `{name}`; known are: {}{}", Meter::known_names(), hint_for(name))]
     UnknownMeter { name: String },
     #[error("usage gives `{meter}` twice (last as `{name}`)")]
     Twice { meter: &'static str, name: String },
@@ -171,21 +164,12 @@ pub enum UsageError {
     #[error(
         "`{total_name}` is {total} but usage `{meter}` is {count}: they are the same thing, send one or make them agree"
     )]
-    Disagree {
-        total_name: &'static str,
-        total: u64,
-        meter: &'static str,
-        count: u64,
-    },
+    Disagree { total_name: &'static str, total: u64, meter: &'static str, count: u64 },
     #[error(
         "`{total_name}` is {total}, less than its parts {parts}: under the inclusive convention (the default) {total_name} \
          contains them; if it does not, set usage_convention to \"exclusive\""
     )]
-    LessThanParts {
-        total_name: &'static str,
-        total: u64,
-        parts: String,
-    },
+    LessThanParts { total_name: &'static str, total: u64, parts: String },
     #[error("usage_convention is {value}; expected \"inclusive\" or \"exclusive\"")]
     UnknownConvention { value: String },
 }
@@ -221,12 +205,7 @@ impl ReportedUsage {
             let sent = usage.get(meter);
             let total = match total {
                 Some(total) if sent != 0 && sent != total => {
-                    return Err(UsageError::Disagree {
-                        total_name,
-                        total,
-                        meter: meter.name(),
-                        count: sent,
-                    });
+                    return Err(UsageError::Disagree { total_name, total, meter: meter.name(), count: sent });
                 }
                 Some(total) => total,
                 // Without any total the finer meters stand for themselves.
@@ -242,10 +221,7 @@ impl ReportedUsage {
                     total.checked_sub(contained).ok_or_else(|| UsageError::LessThanParts {
                         total_name,
                         total,
-                        parts: parts
-                            .map(|(part, count)| format!("{part} {count}"))
-                            .collect::<Vec<_>>()
-                            .join(" + "),
+                        parts: parts.map(|(part, count)| format!("{part} {count}")).collect::<Vec<_>>().join(" + "),
                     })?
                 }
             };
@@ -268,11 +244,7 @@ fn parts_of(usage: &Usage, total: Meter, side: Side) -> impl Iterator<Item = (Me
 }
 
 fn within_limit(meter: &'static str, value: u64) -> Result<(), UsageError> {
-    if value <= COUNT_MAX {
-        Ok(())
-    } else {
-        Err(UsageError::TooLarge { meter, value })
-    }
+    if value <= COUNT_MAX { Ok(()) } else { Err(UsageError::TooLarge { meter, value }) }
 }
 
 /// Reads a flat JSON object of meter names and counts, with an optional `usage_convention`.
@@ -284,9 +256,7 @@ fn within_limit(meter: &'static str, value: u64) -> Result<(), UsageError> {
 /// Anything else, with the name and the value.
 pub fn usage_from_json(json: &str) -> Result<ReportedUsage, UsageError> {
     if json.len() > JSON_MAX_BYTES {
-        return Err(UsageError::Json {
-            message: format!("{} bytes, more than {JSON_MAX_BYTES}", json.len()),
-        });
+        return Err(UsageError::Json { message: format!("{} bytes, more than {JSON_MAX_BYTES}", json.len()) });
     }
     let mut problem = None;
     let mut deserializer = serde_json::Deserializer::from_str(json);
@@ -296,9 +266,7 @@ pub fn usage_from_json(json: &str) -> Result<ReportedUsage, UsageError> {
     match (read, problem) {
         (_, Some(problem)) => Err(problem),
         (Ok(report), None) => Ok(report),
-        (Err(error), None) => Err(UsageError::Json {
-            message: error.to_string(),
-        }),
+        (Err(error), None) => Err(UsageError::Json { message: error.to_string() }),
     }
 }
 
@@ -387,18 +355,12 @@ fn take(
             };
             let count = count_from_text(name, value)?;
             if slot.replace(count).is_some() {
-                return Err(UsageError::Twice {
-                    meter,
-                    name: name.to_owned(),
-                });
+                return Err(UsageError::Twice { meter, name: name.to_owned() });
             }
         }
         Key::Meter(meter) => {
             if std::mem::replace(&mut sent[meter.index()], true) {
-                return Err(UsageError::Twice {
-                    meter: meter.name(),
-                    name: name.to_owned(),
-                });
+                return Err(UsageError::Twice { meter: meter.name(), name: name.to_owned() });
             }
             report.meters.set(*meter, count_from_text(name, value)?);
         }
@@ -418,14 +380,9 @@ fn take(
 pub(crate) fn count_from_text(name: &str, text: &str) -> Result<u64, UsageError> {
     if text.len() <= 19 && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // 19 digits fit a u64.
-        return Ok(text
-            .bytes()
-            .fold(0, |count, digit| count * 10 + u64::from(digit - b'0')));
+        return Ok(text.bytes().fold(0, |count, digit| count * 10 + u64::from(digit - b'0')));
     }
-    let not_a_count = || UsageError::NotACount {
-        name: name.to_owned(),
-        value: shown(text),
-    };
+    let not_a_count = || UsageError::NotACount { name: name.to_owned(), value: shown(text) };
     let number: Money = text.parse().map_err(|_| not_a_count())?;
     if number.atto() % Money::ATTO_PER_USD != 0 {
         return Err(not_a_count());
@@ -496,14 +453,8 @@ mod tests {
 
     #[test]
     fn a_total_smaller_than_its_parts_says_what_to_set() {
-        let error = normalized(r#"{"tokens_input":100,"cache_read":900,"audio_input":5}"#)
-            .unwrap_err()
-            .to_string();
-        for part in [
-            "`tokens_input` is 100",
-            "cache_read 900 + audio_input 5",
-            "\"exclusive\"",
-        ] {
+        let error = normalized(r#"{"tokens_input":100,"cache_read":900,"audio_input":5}"#).unwrap_err().to_string();
+        for part in ["`tokens_input` is 100", "cache_read 900 + audio_input 5", "\"exclusive\""] {
             assert!(error.contains(part), "{error}");
         }
         assert!(normalized(r#"{"tokens_input":0,"cache_read":1}"#).is_err());
@@ -515,66 +466,35 @@ mod tests {
         let error = normalized(r#"{"tokens_output":100,"output":101}"#).unwrap_err();
         assert_eq!(
             error,
-            UsageError::Disagree {
-                total_name: "tokens_output",
-                total: 100,
-                meter: "output",
-                count: 101
-            }
+            UsageError::Disagree { total_name: "tokens_output", total: 100, meter: "output", count: 101 }
         );
     }
 
     #[test]
     fn counts_are_read_from_their_text() {
-        for (text, count) in [
-            ("1200", 1200),
-            ("1200.0", 1200),
-            ("1.2e3", 1200),
-            ("0", 0),
-            ("1000000000000000", COUNT_MAX),
-        ] {
+        for (text, count) in
+            [("1200", 1200), ("1200.0", 1200), ("1.2e3", 1200), ("0", 0), ("1000000000000000", COUNT_MAX)]
+        {
             let report = usage_from_json(&format!("{{\"input\": {text}}}")).unwrap();
             assert_eq!(report.meters.get(Meter::Input), count, "{text}");
         }
         for text in ["1.5", "-1", "\"12\"", "true", "[1]", "{}", "1e30"] {
             let error = usage_from_json(&format!("{{\"input\": {text}}}")).unwrap_err();
-            assert!(
-                matches!(&error, UsageError::NotACount { name, .. } if name == "input"),
-                "{text}: {error}"
-            );
+            assert!(matches!(&error, UsageError::NotACount { name, .. } if name == "input"), "{text}: {error}");
         }
-        assert!(matches!(
-            normalized(r#"{"input":1000000000000001}"#),
-            Err(UsageError::TooLarge { .. })
-        ));
+        assert!(matches!(normalized(r#"{"input":1000000000000001}"#), Err(UsageError::TooLarge { .. })));
     }
 
     #[test]
     fn unknown_repeated_and_malformed_meters_are_named() {
         let error = usage_from_json(r#"{"inputt":1}"#).unwrap_err().to_string();
-        assert!(
-            error.contains("`inputt`") && error.contains("cache_write_12h"),
-            "{error}"
-        );
-        let error = usage_from_json(r#"{"input_tokens":10,"cache_read_input_tokens":1}"#)
-            .unwrap_err()
-            .to_string();
+        assert!(error.contains("`inputt`") && error.contains("cache_write_12h"), "{error}");
+        let error = usage_from_json(r#"{"input_tokens":10,"cache_read_input_tokens":1}"#).unwrap_err().to_string();
         assert!(error.contains("provider_usage"), "{error}");
         let error = usage_from_json(r#"{"cache_write":1,"cache_write_5m":1}"#).unwrap_err();
-        assert_eq!(
-            error,
-            UsageError::Twice {
-                meter: "cache_write_5m",
-                name: "cache_write_5m".into()
-            }
-        );
+        assert_eq!(error, UsageError::Twice { meter: "cache_write_5m", name: "cache_write_5m".into() });
         let error = usage_from_json(r#"{"input":1,"usage_convention":"both"}"#).unwrap_err();
-        assert_eq!(
-            error,
-            UsageError::UnknownConvention {
-                value: "\"both\"".into()
-            }
-        );
+        assert_eq!(error, UsageError::UnknownConvention { value: "\"both\"".into() });
         for json in ["", "[]", "3", "{", "{\"input\":1} x", "{\"input\":}", "null"] {
             assert!(matches!(usage_from_json(json), Err(UsageError::Json { .. })), "{json}");
         }

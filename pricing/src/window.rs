@@ -86,11 +86,7 @@ impl Weekdays {
     }
 
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
-        WEEKDAYS
-            .into_iter()
-            .enumerate()
-            .filter(move |(day, _)| self.0 >> day & 1 == 1)
-            .map(|(_, name)| name)
+        WEEKDAYS.into_iter().enumerate().filter(move |(day, _)| self.0 >> day & 1 == 1).map(|(_, name)| name)
     }
 }
 
@@ -250,10 +246,7 @@ mod tests {
     #[test]
     fn clock_times_and_days_are_read_strictly() {
         for text in ["16:30", "00:00", "24:00"] {
-            assert_eq!(
-                WallTime::parse(text).map(|time| time.to_string()).as_deref(),
-                Some(text)
-            );
+            assert_eq!(WallTime::parse(text).map(|time| time.to_string()).as_deref(), Some(text));
         }
         for text in ["24:01", "12:60", "1:30", "12:3", "12", "12:30:00", "+1:30", ""] {
             assert_eq!(WallTime::parse(text), None, "{text}");

@@ -11,12 +11,7 @@ fn catalog_files() -> Vec<(String, String)> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .map(|path| {
-            (
-                path.file_name().unwrap().to_string_lossy().into_owned(),
-                std::fs::read_to_string(&path).unwrap(),
-            )
-        })
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(&path).unwrap()))
         .collect();
     files.sort();
     files
@@ -34,43 +29,24 @@ fn every_catalog_file_loads_by_itself_and_is_compiled_in() {
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     let builtin = Book::builtin().unwrap();
-    assert_eq!(
-        builtin.models_len(),
-        models,
-        "src/catalog.rs does not list every file of catalog/"
-    );
+    assert_eq!(builtin.models_len(), models, "src/catalog.rs does not list every file of catalog/");
     assert!(models > 100, "{models}");
 }
 
 #[test]
 fn every_catalog_price_names_its_source_and_the_day_it_was_read() {
-    for entry in Book::builtin()
-        .unwrap()
-        .entries()
-        .filter(|entry| entry.valid_from.is_some())
-    {
+    for entry in Book::builtin().unwrap().entries().filter(|entry| entry.valid_from.is_some()) {
         let named = entry.source.as_deref().is_some_and(|source| !source.is_empty());
-        assert!(
-            named && entry.as_of.is_some(),
-            "{} / {} from {:?}",
-            entry.provider,
-            entry.model,
-            entry.valid_from
-        );
+        assert!(named && entry.as_of.is_some(), "{} / {} from {:?}", entry.provider, entry.model, entry.valid_from);
     }
 }
 
 #[test]
 fn long_requests_in_a_service_tier_are_unpriced_only_where_the_provider_publishes_no_price_for_them() {
     let book = Book::builtin().unwrap();
-    let listed: BTreeSet<_> = book
-        .entries()
-        .map(|entry| (entry.provider, entry.model, entry.service_tier, entry.valid_from))
-        .collect();
-    let long = usage_from_json(r#"{"input": 10000000, "output": 1}"#)
-        .unwrap()
-        .normalize()
-        .unwrap();
+    let listed: BTreeSet<_> =
+        book.entries().map(|entry| (entry.provider, entry.model, entry.service_tier, entry.valid_from)).collect();
+    let long = usage_from_json(r#"{"input": 10000000, "output": 1}"#).unwrap().normalize().unwrap();
     let mut gaps = BTreeSet::new();
     for (provider, model, tier, from) in listed {
         if let Some(from) = from
@@ -81,11 +57,7 @@ fn long_requests_in_a_service_tier_are_unpriced_only_where_the_provider_publishe
         }
     }
     // The catalog says so at each of them; any other is a slip: a tier without `above` or `multiplier`.
-    let known = [
-        "openai gpt-5.4 priority",
-        "openai gpt-5.5 priority",
-        "openai gpt-5.5-pro flex",
-    ];
+    let known = ["openai gpt-5.4 priority", "openai gpt-5.5 priority", "openai gpt-5.5-pro flex"];
     assert_eq!(gaps, known.map(str::to_owned).into());
 }
 
@@ -93,10 +65,7 @@ fn long_requests_in_a_service_tier_are_unpriced_only_where_the_provider_publishe
 fn the_models_that_must_be_priced_are_found_and_cost_what_their_pages_say() {
     let book = Book::builtin().unwrap();
     let at = EventTime::parse("2025-06-15T12:00:00Z").unwrap();
-    let usage = usage_from_json(r#"{"input": 1000, "output": 1000}"#)
-        .unwrap()
-        .normalize()
-        .unwrap();
+    let usage = usage_from_json(r#"{"input": 1000, "output": 1000}"#).unwrap().normalize().unwrap();
     for (provider, model, cost) in [
         ("anthropic", "claude-sonnet-4-20250514", "0.018"),
         ("anthropic", "claude-sonnet-4", "0.018"),
@@ -111,14 +80,8 @@ fn the_models_that_must_be_priced_are_found_and_cost_what_their_pages_say() {
         ("ollama_local", "llama3.1:latest", "0"),
         ("ollama", "llama3.1:70b", "0.0002"),
     ] {
-        let rated = book
-            .plan(provider, model)
-            .and_then(|plan| plan.rate(&usage, at, ServiceTier::Standard));
-        assert_eq!(
-            rated.map(|rated| rated.cost),
-            Ok(cost.parse::<Money>().unwrap()),
-            "{provider} {model}"
-        );
+        let rated = book.plan(provider, model).and_then(|plan| plan.rate(&usage, at, ServiceTier::Standard));
+        assert_eq!(rated.map(|rated| rated.cost), Ok(cost.parse::<Money>().unwrap()), "{provider} {model}");
     }
 }
 
@@ -138,14 +101,8 @@ fn input_and_output_are_priced_wherever_a_model_counts_them() {
     // A chat model with one of the two missing would be unpriced on every event.
     let book = Book::builtin().unwrap();
     let mut prices: std::collections::BTreeMap<_, BTreeSet<Meter>> = std::collections::BTreeMap::new();
-    for entry in book
-        .entries()
-        .filter(|entry| entry.service_tier == ServiceTier::Standard)
-    {
-        prices
-            .entry((entry.provider, entry.model, entry.valid_from))
-            .or_default()
-            .insert(entry.meter);
+    for entry in book.entries().filter(|entry| entry.service_tier == ServiceTier::Standard) {
+        prices.entry((entry.provider, entry.model, entry.valid_from)).or_default().insert(entry.meter);
     }
     for (price, meters) in prices {
         if meters.contains(&Meter::Output) {

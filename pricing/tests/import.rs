@@ -11,22 +11,14 @@ fn at(text: &str) -> EventTime {
 }
 
 fn options() -> ImportOptions {
-    ImportOptions {
-        from: at("2020-01-01"),
-        as_of: Some(at("2026-11-22")),
-        source: Some("a test".to_owned()),
-    }
+    ImportOptions { from: at("2020-01-01"), as_of: Some(at("2026-11-22")), source: Some("a test".to_owned()) }
 }
 
 fn imported(format: ImportFormat, json: &str) -> Imported {
     let imported = import(format, json, &options()).unwrap();
     let again = Book::from_toml(&imported.toml, "again.toml").unwrap();
     assert_eq!(again.revision(), imported.book.revision());
-    assert_eq!(
-        again.to_toml().unwrap(),
-        imported.toml,
-        "import, export, import is the identity"
-    );
+    assert_eq!(again.to_toml().unwrap(), imported.toml, "import, export, import is the identity");
     imported
 }
 
@@ -79,11 +71,7 @@ fn litellm_s_keys_become_meters_lengths_tiers_hours_and_regions() {
     for (counts, tier, expected) in [
         (vec![(Meter::Input, 1000), (Meter::CacheRead, 1000)], standard, "0.0033"),
         (vec![(Meter::Input, 200_001)], standard, "1.200006"),
-        (
-            vec![(Meter::Input, 100), (Meter::CacheWrite1h, 300_000)],
-            standard,
-            "3.6006",
-        ),
+        (vec![(Meter::Input, 100), (Meter::CacheWrite1h, 300_000)], standard, "3.6006"),
         (vec![(Meter::Input, 200_000)], batch, "0.3"),
         (vec![(Meter::Input, 300_000), (Meter::Output, 2)], batch, "0.900015"),
         (vec![(Meter::CacheWrite12h, 1)], standard, "no_rate_for_meter"),
@@ -106,69 +94,29 @@ fn litellm_s_keys_become_meters_lengths_tiers_hours_and_regions() {
         ("2026-11-23T00:59:59Z", "0.15"),
         ("2026-11-23T01:00:00Z", "0.3"),
     ] {
-        assert_eq!(
-            cost(&deepseek, &[(Meter::Input, MTOK)], time, standard),
-            expected,
-            "{time}"
-        );
+        assert_eq!(cost(&deepseek, &[(Meter::Input, MTOK)], time, standard), expected, "{time}");
     }
     let qwen = book.plan("dashscope", "qwen").unwrap();
     assert_eq!(cost(&qwen, &[(Meter::Input, 256_000)], noon, standard), "0.0128");
     assert_eq!(cost(&qwen, &[(Meter::Input, 256_001)], noon, standard), "0.06400025");
     let gemini = book.plan("gemini", "g").unwrap();
     assert_eq!(cost(&gemini, &[(Meter::ImageInput, MTOK)], noon, standard), "1");
-    assert_eq!(
-        cost(&gemini, &[(Meter::AudioInput, 1)], noon, standard),
-        "no_rate_for_meter"
-    );
-    assert_eq!(
-        cost(
-            &book.plan("openai", "whisper").unwrap(),
-            &[(Meter::Seconds, 60)],
-            noon,
-            standard
-        ),
-        "0.006"
-    );
-    assert_eq!(
-        book.plan("bedrock", "us-east-1/claude-x").unwrap().provider(),
-        "bedrock"
-    );
+    assert_eq!(cost(&gemini, &[(Meter::AudioInput, 1)], noon, standard), "no_rate_for_meter");
+    assert_eq!(cost(&book.plan("openai", "whisper").unwrap(), &[(Meter::Seconds, 60)], noon, standard), "0.006");
+    assert_eq!(book.plan("bedrock", "us-east-1/claude-x").unwrap().provider(), "bedrock");
     // The same model under two names is one; where their prices differ each keeps its own.
     assert_eq!(book.plan("gemini", "gemini/g2").unwrap().model(), "g2");
-    assert_eq!(
-        cost(
-            &book.plan("gemini", "g3").unwrap(),
-            &[(Meter::Input, MTOK)],
-            noon,
-            standard
-        ),
-        "2"
-    );
-    assert_eq!(
-        cost(
-            &book.plan("gemini", "gemini/g3").unwrap(),
-            &[(Meter::Input, MTOK)],
-            noon,
-            standard
-        ),
-        "1"
-    );
+    assert_eq!(cost(&book.plan("gemini", "g3").unwrap(), &[(Meter::Input, MTOK)], noon, standard), "2");
+    assert_eq!(cost(&book.plan("gemini", "gemini/g3").unwrap(), &[(Meter::Input, MTOK)], noon, standard), "1");
 
     assert_eq!(report.all_zero, [("ollama".to_owned(), "free-one".to_owned())]);
     assert_eq!(report.noise.len(), 1);
     assert_eq!(
-        (
-            report.noise[0].text.as_str(),
-            report.noise[0].taken.to_string().as_str()
-        ),
+        (report.noise[0].text.as_str(), report.noise[0].taken.to_string().as_str()),
         ("3.0000000000000003e-07", "0.0000003")
     );
-    let skipped: Vec<String> = report
-        .skipped
-        .iter()
-        .map(|row| format!("{} {}: {}", row.model, row.key, row.reason))
-        .collect();
+    let skipped: Vec<String> =
+        report.skipped.iter().map(|row| format!("{} {}: {}", row.model, row.key, row.reason)).collect();
     for expected in [
         "claude-x provider_specific_entry.fast: a speed of service",
         "claude-x output_cost_per_token_ultrafast: a service tier",
@@ -178,17 +126,9 @@ fn litellm_s_keys_become_meters_lengths_tiers_hours_and_regions() {
         "broken input_cost_per_token: a negative price",
         "odd input_cost_per_token: not a decimal number",
     ] {
-        assert!(
-            skipped.iter().any(|row| row.starts_with(expected)),
-            "{expected} is not in {skipped:#?}"
-        );
+        assert!(skipped.iter().any(|row| row.starts_with(expected)), "{expected} is not in {skipped:#?}");
     }
-    assert!(
-        !skipped
-            .iter()
-            .any(|row| row.contains("max_tokens") || row.contains("mode")),
-        "{skipped:#?}"
-    );
+    assert!(!skipped.iter().any(|row| row.contains("max_tokens") || row.contains("mode")), "{skipped:#?}");
     assert_eq!((report.models_read, report.models_taken), (14, 10));
     let entry = book.entries().find(|entry| &*entry.model == "claude-x").unwrap();
     assert_eq!(entry.source.as_deref(), Some("https://example.org/prices"));
@@ -231,55 +171,19 @@ fn genai_prices_units_dates_hours_matches_and_fallbacks_are_taken() {
     }
     assert_eq!(book.plan("acme", "a-1-turbo").unwrap().model(), "a-1");
     let two = book.plan("acme", "big-two").unwrap();
-    assert_eq!(
-        cost(&two, &[(Meter::Input, MTOK)], "2026-05-31T23:59:59Z", standard),
-        "3"
-    );
-    assert_eq!(
-        cost(&two, &[(Meter::Input, MTOK)], "2026-06-01T00:00:00Z", standard),
-        "2"
-    );
+    assert_eq!(cost(&two, &[(Meter::Input, MTOK)], "2026-05-31T23:59:59Z", standard), "3");
+    assert_eq!(cost(&two, &[(Meter::Input, MTOK)], "2026-06-01T00:00:00Z", standard), "2");
     let three = book.plan("acme", "a-3").unwrap();
-    assert_eq!(
-        cost(&three, &[(Meter::Input, MTOK)], "2026-11-19T00:29:59Z", standard),
-        "0.135"
-    );
-    assert_eq!(
-        cost(&three, &[(Meter::Input, MTOK)], "2026-11-19T00:30:00Z", standard),
-        "0.27"
-    );
-    assert_eq!(
-        cost(
-            &book.plan("resale", "a-2").unwrap(),
-            &[(Meter::Input, MTOK)],
-            noon,
-            standard
-        ),
-        "99"
-    );
+    assert_eq!(cost(&three, &[(Meter::Input, MTOK)], "2026-11-19T00:29:59Z", standard), "0.135");
+    assert_eq!(cost(&three, &[(Meter::Input, MTOK)], "2026-11-19T00:30:00Z", standard), "0.27");
+    assert_eq!(cost(&book.plan("resale", "a-2").unwrap(), &[(Meter::Input, MTOK)], noon, standard), "99");
     assert_eq!(book.plan("resale", "a-one").unwrap().model(), "a-1");
-    let skipped: Vec<String> = report
-        .skipped
-        .iter()
-        .map(|row| format!("{} {}", row.model, row.key))
-        .collect();
-    for expected in [
-        "a-1 match.regex",
-        "a-1 cache_audio_read_mtok",
-        "a-3 match.and",
-        "a-4 alias",
-        "a-5 name",
-    ] {
-        assert!(
-            skipped.iter().any(|row| row == expected),
-            "{expected} is not in {skipped:?}"
-        );
+    let skipped: Vec<String> = report.skipped.iter().map(|row| format!("{} {}", row.model, row.key)).collect();
+    for expected in ["a-1 match.regex", "a-1 cache_audio_read_mtok", "a-3 match.and", "a-4 alias", "a-5 name"] {
+        assert!(skipped.iter().any(|row| row == expected), "{expected} is not in {skipped:?}");
     }
     let reasons = report.skipped_by_reason();
-    assert_eq!(
-        reasons.iter().map(|(.., count)| count).sum::<usize>(),
-        report.skipped.len()
-    );
+    assert_eq!(reasons.iter().map(|(.., count)| count).sum::<usize>(), report.skipped.len());
 }
 
 #[test]
@@ -288,17 +192,8 @@ fn a_price_in_force_before_the_book_begins_replaces_the_undated_one() {
     late.from = at("2026-11-22");
     let imported = import(ImportFormat::GenaiPrices, GENAI, &late).unwrap();
     let two = imported.book.plan("acme", "a-2").unwrap();
-    assert_eq!(
-        cost(&two, &[(Meter::Input, MTOK)], "2026-11-19", ServiceTier::Standard),
-        "2"
-    );
-    assert!(
-        imported
-            .report
-            .skipped
-            .iter()
-            .any(|row| row.reason == "a price that is replaced before it begins")
-    );
+    assert_eq!(cost(&two, &[(Meter::Input, MTOK)], "2026-11-19", ServiceTier::Standard), "2");
+    assert!(imported.report.skipped.iter().any(|row| row.reason == "a price that is replaced before it begins"));
 }
 
 #[test]
@@ -306,11 +201,7 @@ fn a_text_that_is_no_price_file_is_refused() {
     for (format, json, expected) in [
         (ImportFormat::Litellm, "", "not JSON"),
         (ImportFormat::Litellm, "[]", "an object of models"),
-        (
-            ImportFormat::Litellm,
-            r#"{"m":{"litellm_provider":"x"}}"#,
-            "no model with a price",
-        ),
+        (ImportFormat::Litellm, r#"{"m":{"litellm_provider":"x"}}"#, "no model with a price"),
         (ImportFormat::GenaiPrices, "{}", "an array of providers"),
         (ImportFormat::GenaiPrices, r#"[{"models":[]}]"#, "`id`"),
     ] {
@@ -322,18 +213,11 @@ fn a_text_that_is_no_price_file_is_refused() {
 #[test]
 fn a_diff_names_every_model_and_price_that_changed() {
     let before = imported(ImportFormat::GenaiPrices, GENAI).book;
-    let changed = GENAI
-        .replace("\"output_mtok\": 10,", "\"output_mtok\": 11,")
-        .replace("\"a-3\"", "\"a-33\"");
+    let changed = GENAI.replace("\"output_mtok\": 10,", "\"output_mtok\": 11,").replace("\"a-3\"", "\"a-33\"");
     let after = imported(ImportFormat::GenaiPrices, &changed).book;
     assert_eq!(diff(&before, &before).prices, []);
     let found = diff(&before, &after);
-    let model = |name: &str| {
-        [
-            ("acme".to_owned(), name.to_owned()),
-            ("resale".to_owned(), name.to_owned()),
-        ]
-    };
+    let model = |name: &str| [("acme".to_owned(), name.to_owned()), ("resale".to_owned(), name.to_owned())];
     assert_eq!(found.models_added, model("a-33"));
     assert_eq!(found.models_removed, model("a-3"));
     let prices: Vec<String> = found
@@ -369,27 +253,12 @@ fn verify_names_every_disagreement_of_two_sources() {
     .unwrap();
     let there = imported(ImportFormat::GenaiPrices, GENAI).book;
     let found = verify(&here, &there, at("2026-11-22"));
-    assert_eq!(
-        (found.models_in_both, found.models_agreeing, found.prices_agreeing),
-        (1, 0, 1)
-    );
+    assert_eq!((found.models_in_both, found.models_agreeing, found.prices_agreeing), (1, 0, 1));
     assert_eq!(found.models_only_here, [("acme".to_owned(), "only".to_owned())]);
-    let output = found
-        .disagreements
-        .iter()
-        .find(|row| row.meter == Meter::Output && row.above_input == 0)
-        .unwrap();
+    let output = found.disagreements.iter().find(|row| row.meter == Meter::Output && row.above_input == 0).unwrap();
     assert_eq!(output.price.map(|price| price.to_string()).as_deref(), Some("0.000012"));
-    assert_eq!(
-        output.other_price.map(|price| price.to_string()).as_deref(),
-        Some("0.00001")
-    );
-    assert!(
-        found
-            .disagreements
-            .iter()
-            .any(|row| row.meter == Meter::CacheRead && row.price.is_none())
-    );
+    assert_eq!(output.other_price.map(|price| price.to_string()).as_deref(), Some("0.00001"));
+    assert!(found.disagreements.iter().any(|row| row.meter == Meter::CacheRead && row.price.is_none()));
     assert_eq!(verify(&here, &there, at("2019-01-01")).models_in_both, 0);
 }
 
@@ -461,9 +330,6 @@ fn the_whole_price_file_of_litellm_is_taken_or_accounted_for() {
         found.prices_agreeing,
         found.disagreements.len()
     );
-    let both = found
-        .disagreements
-        .iter()
-        .filter(|row| row.price.is_some() && row.other_price.is_some());
+    let both = found.disagreements.iter().filter(|row| row.price.is_some() && row.other_price.is_some());
     println!("{} disagreements where both list a price", both.count());
 }

@@ -18,39 +18,24 @@ fn books() -> Book {
         ),
         format!(
             "provider = \"anthropic\"\nprovider_aliases = [\"claude-cloud\"]\n{}{}",
-            model(
-                "claude-sonnet-4-20250514",
-                "aliases = [\"claude-sonnet-4\", \"claude-4-sonnet\"]"
-            ),
+            model("claude-sonnet-4-20250514", "aliases = [\"claude-sonnet-4\", \"claude-4-sonnet\"]"),
             model("claude-3-5-haiku-20241022", "aliases = [\"claude-3-5-haiku\"]"),
         ),
         format!(
             "provider = \"bedrock\"\n{}{}{}",
             model("anthropic.claude-sonnet-4-20250514-v1:0", ""),
             model("global.anthropic.claude-sonnet-5", ""),
-            model(
-                "anthropic.claude-sonnet-5",
-                "aliases = [\"us.anthropic.claude-sonnet-5\"]"
-            ),
+            model("anthropic.claude-sonnet-5", "aliases = [\"us.anthropic.claude-sonnet-5\"]"),
         ),
-        format!(
-            "provider = \"google\"\n{}",
-            model("gemini-2.5-pro", "aliases = [\"gemini-pro-latest\"]")
-        ),
+        format!("provider = \"google\"\n{}", model("gemini-2.5-pro", "aliases = [\"gemini-pro-latest\"]")),
         format!(
             "provider = \"ollama\"\n{}{}{}",
-            model(
-                "llama3.1:8b",
-                "aliases = [\"llama3.1\"]\npatterns = [\"llama3.1:8b-*\"]"
-            ),
+            model("llama3.1:8b", "aliases = [\"llama3.1\"]\npatterns = [\"llama3.1:8b-*\"]"),
             model("llama3.1:70b", "patterns = [\"llama3.1:70b-*\"]"),
             model("gpt-oss:20b", "patterns = [\"*\"]"),
         ),
         format!("provider = \"openrouter\"\n{}", model("anthropic/claude-sonnet-4", "")),
-        format!(
-            "provider = \"groq\"\n{}",
-            model("openai/gpt-oss-120b", "aliases = [\"gpt-oss-120b\", \"gpt-4o\"]")
-        ),
+        format!("provider = \"groq\"\n{}", model("openai/gpt-oss-120b", "aliases = [\"gpt-oss-120b\", \"gpt-4o\"]")),
     ];
     let book = |text: &String| Book::from_toml(text, "test.toml").unwrap();
     texts.iter().map(book).reduce(Book::overlay).unwrap()
@@ -73,55 +58,27 @@ fn names_are_found_in_the_documented_order() {
         ("OpenAI", " GPT-4o ", "openai gpt-4o by exact"),
         ("openai", "gpt-4o-2024-05-13", "openai gpt-4o-2024-05-13 by exact"),
         // 2 alias
-        (
-            "anthropic",
-            "Claude-Sonnet-4",
-            "anthropic claude-sonnet-4-20250514 by alias",
-        ),
+        ("anthropic", "Claude-Sonnet-4", "anthropic claude-sonnet-4-20250514 by alias"),
         // 3 provider prefix
         ("openai", "openai/gpt-4o", "openai gpt-4o by provider_prefix"),
-        (
-            "anthropic",
-            "anthropic/claude-sonnet-4",
-            "anthropic claude-sonnet-4-20250514 by provider_prefix",
-        ),
+        ("anthropic", "anthropic/claude-sonnet-4", "anthropic claude-sonnet-4-20250514 by provider_prefix"),
         ("azure_openai", "azure/gpt-4o", "openai gpt-4o by provider_prefix"),
-        (
-            "google",
-            "models/gemini-2.5-pro",
-            "google gemini-2.5-pro by provider_prefix",
-        ),
-        (
-            "google",
-            "publishers/google/models/gemini-2.5-pro",
-            "google gemini-2.5-pro by provider_prefix",
-        ),
+        ("google", "models/gemini-2.5-pro", "google gemini-2.5-pro by provider_prefix"),
+        ("google", "publishers/google/models/gemini-2.5-pro", "google gemini-2.5-pro by provider_prefix"),
         (
             "vertex_ai",
             "projects/p/locations/europe-west4/publishers/google/models/gemini-2.5-pro",
             "google gemini-2.5-pro by provider_prefix",
         ),
-        (
-            "gemini",
-            "gemini/gemini-2.5-pro",
-            "google gemini-2.5-pro by provider_prefix",
-        ),
-        (
-            "vertex_ai",
-            "vertex_ai/gemini-2.5-pro",
-            "google gemini-2.5-pro by provider_prefix",
-        ),
+        ("gemini", "gemini/gemini-2.5-pro", "google gemini-2.5-pro by provider_prefix"),
+        ("vertex_ai", "vertex_ai/gemini-2.5-pro", "google gemini-2.5-pro by provider_prefix"),
         ("google", "gemini-pro-latest", "google gemini-2.5-pro by alias"),
         (
             "openrouter",
             "openrouter/anthropic/claude-sonnet-4",
             "openrouter anthropic/claude-sonnet-4 by provider_prefix",
         ),
-        (
-            "openrouter",
-            "anthropic/claude-sonnet-4",
-            "openrouter anthropic/claude-sonnet-4 by exact",
-        ),
+        ("openrouter", "anthropic/claude-sonnet-4", "openrouter anthropic/claude-sonnet-4 by exact"),
         // Bedrock: regions, profiles, ARNs
         (
             "bedrock",
@@ -153,27 +110,11 @@ fn names_are_found_in_the_documented_order() {
             "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-sonnet-5",
             "bedrock anthropic.claude-sonnet-5 by provider_prefix",
         ),
-        (
-            "bedrock",
-            "global.anthropic.claude-sonnet-5",
-            "bedrock global.anthropic.claude-sonnet-5 by exact",
-        ),
-        (
-            "bedrock",
-            "us.anthropic.claude-sonnet-5",
-            "bedrock anthropic.claude-sonnet-5 by alias",
-        ),
-        (
-            "bedrock",
-            "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc123",
-            "unknown_model",
-        ),
+        ("bedrock", "global.anthropic.claude-sonnet-5", "bedrock global.anthropic.claude-sonnet-5 by exact"),
+        ("bedrock", "us.anthropic.claude-sonnet-5", "bedrock anthropic.claude-sonnet-5 by alias"),
+        ("bedrock", "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc123", "unknown_model"),
         // Who bills shows in the name, though the sender names the vendor.
-        (
-            "anthropic",
-            "us.anthropic.claude-sonnet-5",
-            "bedrock anthropic.claude-sonnet-5 by provider_prefix",
-        ),
+        ("anthropic", "us.anthropic.claude-sonnet-5", "bedrock anthropic.claude-sonnet-5 by provider_prefix"),
         (
             "anthropic",
             "openrouter/anthropic/claude-sonnet-4",
@@ -184,51 +125,26 @@ fn names_are_found_in_the_documented_order() {
             "us.anthropic.claude-3-5-haiku-20241022-v1:0",
             "anthropic claude-3-5-haiku-20241022 by provider_prefix",
         ),
-        (
-            "anthropic",
-            "vertex_ai/claude-sonnet-4@20250514",
-            "anthropic claude-sonnet-4-20250514 by dated_suffix",
-        ),
+        ("anthropic", "vertex_ai/claude-sonnet-4@20250514", "anthropic claude-sonnet-4-20250514 by dated_suffix"),
         // 4 dated suffix
         ("openai", "gpt-4o-2024-11-20", "openai gpt-4o by dated_suffix"),
         ("openai", "gpt-4o-mini-2024-07-18", "openai gpt-4o-mini by dated_suffix"),
         ("openai", "openai/gpt-4o-2024-11-20", "openai gpt-4o by dated_suffix"),
-        (
-            "anthropic",
-            "claude-sonnet-4@20250514",
-            "anthropic claude-sonnet-4-20250514 by dated_suffix",
-        ),
-        (
-            "anthropic",
-            "claude-3-5-haiku-latest",
-            "anthropic claude-3-5-haiku-20241022 by dated_suffix",
-        ),
+        ("anthropic", "claude-sonnet-4@20250514", "anthropic claude-sonnet-4-20250514 by dated_suffix"),
+        ("anthropic", "claude-3-5-haiku-latest", "anthropic claude-3-5-haiku-20241022 by dated_suffix"),
         ("ollama", "llama3.1:latest", "ollama llama3.1:8b by dated_suffix"),
         // 5 pattern, the longest literal first; a name, even a dated one, before any pattern
         ("openai", "gpt-5-chat", "openai gpt-5 by pattern"),
         ("openai", "gpt-5-2025-08-07", "openai gpt-5 by dated_suffix"),
-        (
-            "ollama_local",
-            "llama3.1:70b-instruct-q4_K_M",
-            "ollama llama3.1:70b by pattern",
-        ),
+        ("ollama_local", "llama3.1:70b-instruct-q4_K_M", "ollama llama3.1:70b by pattern"),
         ("ollama", "llama3.1:8b-instruct-fp16", "ollama llama3.1:8b by pattern"),
         ("ollama", "anything", "ollama gpt-oss:20b by pattern"),
         // Providers by other names
-        (
-            "claude-cloud",
-            "claude-sonnet-4",
-            "anthropic claude-sonnet-4-20250514 by alias",
-        ),
+        ("claude-cloud", "claude-sonnet-4", "anthropic claude-sonnet-4-20250514 by alias"),
         ("Azure OpenAI", "gpt-4o", "openai gpt-4o by exact"),
         ("gcp.vertex_ai", "gemini-2.5-pro", "google gemini-2.5-pro by exact"),
     ] {
-        assert_eq!(
-            found(&book, provider, model),
-            expected,
-            "{provider} {model}\n{}",
-            book.explain(provider, model)
-        );
+        assert_eq!(found(&book, provider, model), expected, "{provider} {model}\n{}", book.explain(provider, model));
     }
 }
 
@@ -250,10 +166,7 @@ fn a_different_model_is_never_taken() {
         ("anthropic", "claude-sonnet-4-5"),
         ("anthropic", "claude-3-5-haiku-20241022-fast"),
         ("anthropic", "claude"),
-        (
-            "bedrock",
-            "bedrock/us-east-1/1-month-commitment/anthropic.claude-sonnet-5",
-        ),
+        ("bedrock", "bedrock/us-east-1/1-month-commitment/anthropic.claude-sonnet-5"),
         ("bedrock", "anthropic.claude-sonnet-5-mini"),
         ("openrouter", "anthropic/claude-sonnet-4:free"),
         ("google", "gemini-2.5-pro-preview-05-06"),
@@ -270,10 +183,7 @@ fn a_different_model_is_never_taken() {
         );
     }
     let ollama = found(&book, "ollama", "llama3.1:70b");
-    assert_eq!(
-        ollama, "ollama llama3.1:70b by exact",
-        "llama3.1:latest is the 8B model, 70b is not"
-    );
+    assert_eq!(ollama, "ollama llama3.1:70b by exact", "llama3.1:latest is the 8B model, 70b is not");
 }
 
 #[test]
@@ -281,11 +191,7 @@ fn an_unknown_provider_is_never_replaced_by_one_that_has_the_model() {
     let book = books();
     for provider in ["together", "my-gateway", "open", "azure_ai", "fireworks"] {
         assert_eq!(found(&book, provider, "gpt-4o-mini"), "unknown_provider", "{provider}");
-        assert_eq!(
-            found(&book, provider, "openai/gpt-4o-mini"),
-            "unknown_provider",
-            "{provider}"
-        );
+        assert_eq!(found(&book, provider, "openai/gpt-4o-mini"), "unknown_provider", "{provider}");
     }
 }
 
@@ -299,18 +205,9 @@ fn without_a_provider_the_name_must_say_it_or_be_the_only_one() {
         ("gpt-4o", "ambiguous_provider"),
         ("openai/gpt-4o", "openai gpt-4o by provider_prefix"),
         ("azure/gpt-4o", "openai gpt-4o by provider_prefix"),
-        (
-            "anthropic/claude-sonnet-4",
-            "anthropic claude-sonnet-4-20250514 by provider_prefix",
-        ),
-        (
-            "openrouter/anthropic/claude-sonnet-4",
-            "openrouter anthropic/claude-sonnet-4 by provider_prefix",
-        ),
-        (
-            "us.anthropic.claude-sonnet-5",
-            "bedrock anthropic.claude-sonnet-5 by alias",
-        ),
+        ("anthropic/claude-sonnet-4", "anthropic claude-sonnet-4-20250514 by provider_prefix"),
+        ("openrouter/anthropic/claude-sonnet-4", "openrouter anthropic/claude-sonnet-4 by provider_prefix"),
+        ("us.anthropic.claude-sonnet-5", "bedrock anthropic.claude-sonnet-5 by alias"),
         (
             "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-sonnet-5",
             "bedrock anthropic.claude-sonnet-5 by provider_prefix",
@@ -375,11 +272,7 @@ fn an_explanation_shows_each_step_and_the_end() {
     );
     let explanation = book.explain("openai", "gpt-6");
     assert_eq!(explanation.unpriced_code, Some("unknown_model"));
-    assert!(
-        explanation
-            .to_string()
-            .ends_with(&format!("=> unpriced: {}", book.plan("openai", "gpt-6").unwrap_err()))
-    );
+    assert!(explanation.to_string().ends_with(&format!("=> unpriced: {}", book.plan("openai", "gpt-6").unwrap_err())));
 }
 
 #[test]

@@ -86,11 +86,7 @@ fn every_provider_says_in_its_own_way_what_contains_what() {
             r#"{"billed_units":{"input_tokens":41,"output_tokens":28},"tokens":{"input_tokens":1442,"output_tokens":29},"cached_tokens":1040}"#,
             "input=41 output=28",
         ),
-        (
-            "cohere",
-            r#"{"api_version":{"version":"2"},"billed_units":{"search_units":2}}"#,
-            "requests=2",
-        ),
+        ("cohere", r#"{"api_version":{"version":"2"},"billed_units":{"search_units":2}}"#, "requests=2"),
         (
             "deepseek",
             r#"{"prompt_tokens":563,"completion_tokens":116,"total_tokens":679,"prompt_cache_hit_tokens":512,"prompt_cache_miss_tokens":51,"prompt_tokens_details":{"cached_tokens":512},"completion_tokens_details":{"reasoning_tokens":60}}"#,
@@ -138,34 +134,21 @@ fn every_provider_says_in_its_own_way_what_contains_what() {
             "input=14 output=4 web_search_low=1",
         ),
     ] {
-        assert_eq!(
-            meters(provider, "m", object).as_deref(),
-            Ok(expected),
-            "{provider}: {object}"
-        );
+        assert_eq!(meters(provider, "m", object).as_deref(), Ok(expected), "{provider}: {object}");
     }
 }
 
 #[test]
 fn a_gateway_s_object_is_recognised_by_its_keys() {
     for (object, shape) in [
-        (
-            r#"{"input_tokens":1,"output_tokens":2,"cache_read_input_tokens":3}"#,
-            "anthropic.messages",
-        ),
+        (r#"{"input_tokens":1,"output_tokens":2,"cache_read_input_tokens":3}"#, "anthropic.messages"),
         (r#"{"input_tokens":1,"output_tokens":2}"#, "anthropic.messages"),
-        (
-            r#"{"input_tokens":1,"output_tokens":2,"total_tokens":3}"#,
-            "openai.responses",
-        ),
+        (r#"{"input_tokens":1,"output_tokens":2,"total_tokens":3}"#, "openai.responses"),
         (
             r#"{"prompt_tokens":1,"completion_tokens":2,"prompt_cache_hit_tokens":0,"prompt_cache_miss_tokens":1}"#,
             "deepseek.chat",
         ),
-        (
-            r#"{"prompt_tokens":1,"completion_tokens":2,"cost_in_usd_ticks":5}"#,
-            "xai.chat",
-        ),
+        (r#"{"prompt_tokens":1,"completion_tokens":2,"cost_in_usd_ticks":5}"#, "xai.chat"),
         (r#"{"promptTokenCount":1}"#, "google.usage_metadata"),
         (r#"{"inputTokens":1,"outputTokens":1}"#, "bedrock.converse"),
         (r#"{"billed_units":{"input_tokens":1}}"#, "cohere.billed_units"),
@@ -190,26 +173,17 @@ fn litellm_s_object_for_claude_contains_the_cache_in_prompt_tokens() {
 fn a_whole_response_is_read_with_its_service_tier() {
     let response = r#"{"id":"chatcmpl-1","model":"gpt-5","service_tier":"flex","usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}"#;
     let read = normalize_provider_usage("openai", "gpt-5", response).unwrap();
-    assert_eq!(
-        (read.usage.tokens_total(), read.service_tier),
-        (15, Some(ServiceTier::Flex))
-    );
+    assert_eq!((read.usage.tokens_total(), read.service_tier), (15, Some(ServiceTier::Flex)));
     let gemini = r#"{"candidates":[],"usageMetadata":{"promptTokenCount":10,"totalTokenCount":10,"trafficType":"ON_DEMAND_PRIORITY"}}"#;
     let read = normalize_provider_usage("google", "gemini", gemini).unwrap();
-    assert_eq!(
-        (read.usage.tokens_total(), read.service_tier),
-        (10, Some(ServiceTier::Priority))
-    );
+    assert_eq!((read.usage.tokens_total(), read.service_tier), (10, Some(ServiceTier::Priority)));
 }
 
 #[test]
 fn the_tier_and_the_region_are_those_the_provider_served() {
     let object = r#"{"input_tokens":1,"output_tokens":2,"service_tier":"batch","inference_geo":"us"}"#;
     let read = normalize_provider_usage("anthropic", "claude", object).unwrap();
-    assert_eq!(
-        (read.service_tier, read.region.as_deref()),
-        (Some(ServiceTier::Batch), Some("us"))
-    );
+    assert_eq!((read.service_tier, read.region.as_deref()), (Some(ServiceTier::Batch), Some("us")));
     let object = r#"{"input_tokens":1,"output_tokens":2,"service_tier":null,"inference_geo":"not_available"}"#;
     let read = normalize_provider_usage("anthropic", "claude", object).unwrap();
     assert_eq!((read.service_tier, read.region), (None, None));
@@ -219,14 +193,8 @@ fn the_tier_and_the_region_are_those_the_provider_served() {
 fn tiers_that_cost_otherwise_and_have_no_price_are_refused() {
     for (provider, object) in [
         ("anthropic", r#"{"input_tokens":1,"output_tokens":2,"speed":"fast"}"#),
-        (
-            "openai",
-            r#"{"service_tier":"scale","usage":{"prompt_tokens":10,"completion_tokens":5}}"#,
-        ),
-        (
-            "google",
-            r#"{"promptTokenCount":10,"trafficType":"PROVISIONED_THROUGHPUT"}"#,
-        ),
+        ("openai", r#"{"service_tier":"scale","usage":{"prompt_tokens":10,"completion_tokens":5}}"#),
+        ("google", r#"{"promptTokenCount":10,"trafficType":"PROVISIONED_THROUGHPUT"}"#),
     ] {
         assert_eq!(code(provider, object), "provider_usage_unknown_tier");
     }
@@ -236,10 +204,7 @@ fn tiers_that_cost_otherwise_and_have_no_price_are_refused() {
 fn a_cost_that_the_object_states_is_returned_exactly() {
     let cost = |provider: &str, object: &str| {
         let read = normalize_provider_usage(provider, "m", object).unwrap();
-        (
-            read.reported_cost.map(|cost| cost.to_string()),
-            read.reported_cost_rounded,
-        )
+        (read.reported_cost.map(|cost| cost.to_string()), read.reported_cost_rounded)
     };
     let some = |text: &str| Some(text.to_owned());
     let object = r#"{"prompt_tokens":1,"completion_tokens":1,"cost":4.1400000000000003e-05}"#;
@@ -258,10 +223,7 @@ fn a_cost_that_the_object_states_is_returned_exactly() {
 #[test]
 fn compaction_is_added_and_an_advisor_s_tokens_are_refused() {
     let object = r#"{"input_tokens":180,"output_tokens":8,"iterations":[{"type":"compaction","input_tokens":100,"output_tokens":82,"cache_creation_input_tokens":55096,"cache_creation":{"ephemeral_5m_input_tokens":55096,"ephemeral_1h_input_tokens":0}},{"type":"message","input_tokens":180,"output_tokens":8}]}"#;
-    assert_eq!(
-        meters("anthropic", "claude", object).as_deref(),
-        Ok("input=280 cache_write_5m=55096 output=90")
-    );
+    assert_eq!(meters("anthropic", "claude", object).as_deref(), Ok("input=280 cache_write_5m=55096 output=90"));
     let object = r#"{"input_tokens":1,"output_tokens":2,"iterations":[{"type":"advisor_message","model":"claude-opus-4-8","input_tokens":9,"output_tokens":9}]}"#;
     let error = normalize_provider_usage("anthropic", "claude", object).unwrap_err();
     assert_eq!(error.code(), "provider_usage_other_model");
@@ -271,36 +233,20 @@ fn compaction_is_added_and_an_advisor_s_tokens_are_refused() {
 #[test]
 fn counts_nobody_knows_are_never_silently_free() {
     for (provider, object, field) in [
-        (
-            "openai",
-            r#"{"prompt_tokens":1,"completion_tokens":1,"hologram_tokens":7}"#,
-            "hologram_tokens",
-        ),
+        ("openai", r#"{"prompt_tokens":1,"completion_tokens":1,"hologram_tokens":7}"#, "hologram_tokens"),
         (
             "anthropic",
             r#"{"input_tokens":1,"output_tokens":1,"server_tool_use":{"dig_requests":1}}"#,
             "server_tool_use.dig_requests",
         ),
-        (
-            "google",
-            r#"{"promptTokenCount":1,"smellTokenCount":1}"#,
-            "smellTokenCount",
-        ),
-        (
-            "google",
-            r#"{"promptTokenCount":1,"promptTokensDetails":[{"modality":"SMELL","tokenCount":1}]}"#,
-            "SMELL",
-        ),
+        ("google", r#"{"promptTokenCount":1,"smellTokenCount":1}"#, "smellTokenCount"),
+        ("google", r#"{"promptTokenCount":1,"promptTokensDetails":[{"modality":"SMELL","tokenCount":1}]}"#, "SMELL"),
         (
             "bedrock",
             r#"{"inputTokens":1,"outputTokens":1,"cacheWriteInputTokens":2,"cacheDetails":[{"ttl":"7d","inputTokens":2}]}"#,
             "7d",
         ),
-        (
-            "perplexity",
-            r#"{"prompt_tokens":1,"completion_tokens":1,"citation_tokens":90}"#,
-            "citation_tokens",
-        ),
+        ("perplexity", r#"{"prompt_tokens":1,"completion_tokens":1,"citation_tokens":90}"#, "citation_tokens"),
     ] {
         let error = normalize_provider_usage(provider, "m", object).unwrap_err();
         assert_eq!(error.code(), "provider_usage_unknown_count", "{object}");
@@ -339,11 +285,7 @@ fn parts_and_totals_that_disagree_are_named() {
             r#"{"promptTokenCount":5,"promptTokensDetails":[{"modality":"AUDIO","tokenCount":6}]}"#,
             "provider_usage_parts_exceed_total",
         ),
-        (
-            "bedrock",
-            r#"{"inputTokens":1,"outputTokens":1,"totalTokens":9}"#,
-            "provider_usage_total_disagrees",
-        ),
+        ("bedrock", r#"{"inputTokens":1,"outputTokens":1,"totalTokens":9}"#, "provider_usage_total_disagrees"),
         (
             "bedrock",
             r#"{"inputTokens":1,"outputTokens":1,"cacheReadInputTokens":9,"cacheReadInputTokenCount":8}"#,
@@ -387,37 +329,22 @@ fn an_object_of_no_known_shape_is_an_error_that_names_its_keys() {
     for text in ["", "[]", "7", "{", "null", "\"x\""] {
         assert_eq!(code("openai", text), "provider_usage_not_json");
     }
-    assert_eq!(
-        code("openai", &format!("{{\"a\":\"{}\"}}", "x".repeat(70_000))),
-        "provider_usage_not_json"
-    );
+    assert_eq!(code("openai", &format!("{{\"a\":\"{}\"}}", "x".repeat(70_000))), "provider_usage_not_json");
     assert_eq!(code("openai", r#"{"prompt_tokens":1.5}"#), "provider_usage_not_a_count");
     assert_eq!(code("openai", r#"{"prompt_tokens":-1}"#), "provider_usage_not_a_count");
-    assert_eq!(
-        code("openai", r#"{"prompt_tokens":"12"}"#),
-        "provider_usage_not_a_count"
-    );
-    assert_eq!(
-        code("bedrock", r#"{"inputTokens":99999999999999999}"#),
-        "provider_usage_not_a_count"
-    );
+    assert_eq!(code("openai", r#"{"prompt_tokens":"12"}"#), "provider_usage_not_a_count");
+    assert_eq!(code("bedrock", r#"{"inputTokens":99999999999999999}"#), "provider_usage_not_a_count");
 }
 
 #[test]
 fn an_image_model_s_output_is_images() {
     let object = r#"{"input_tokens":50,"input_tokens_details":{"text_tokens":10,"image_tokens":40},"output_tokens":100,"total_tokens":150}"#;
-    assert_eq!(
-        meters("openai", "gpt-image-1", object).as_deref(),
-        Ok("input=10 image_input=40 image_output=100")
-    );
+    assert_eq!(meters("openai", "gpt-image-1", object).as_deref(), Ok("input=10 image_input=40 image_output=100"));
 }
 
 #[test]
 fn counts_written_as_floats_are_read_if_they_are_whole() {
-    assert_eq!(
-        meters("cohere", "m", r#"{"billed_units":{"input_tokens":4.0}}"#).as_deref(),
-        Ok("input=4")
-    );
+    assert_eq!(meters("cohere", "m", r#"{"billed_units":{"input_tokens":4.0}}"#).as_deref(), Ok("input=4"));
 }
 
 #[test]

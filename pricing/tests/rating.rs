@@ -38,9 +38,7 @@ const MTOK: u64 = 1_000_000;
 #[test]
 fn one_token_at_fifteen_cents_a_million_costs_0_00000015_and_ten_million_rows_sum_to_1_5() {
     let plan = plan("[[model.price]]\nfrom = \"2026-01-01\"\nper_mtok = { input = \"0.15\" }");
-    let row = plan
-        .rate(&usage(&[(Meter::Input, 1)]), at("2026-06-01"), STANDARD)
-        .unwrap();
+    let row = plan.rate(&usage(&[(Meter::Input, 1)]), at("2026-06-01"), STANDARD).unwrap();
     assert_eq!(row.cost.to_string(), "0.00000015");
     let mut sum = Money::ZERO;
     for _ in 0..10_000_000 {
@@ -65,10 +63,8 @@ fn an_event_is_charged_at_the_price_in_force_at_its_own_time() {
         per_mtok = { input = "3.00" }
         "#,
     );
-    let price = |time: &str| {
-        plan.rate(&usage(&[(Meter::Input, MTOK)]), at(time), STANDARD)
-            .map(|rated| rated.cost.to_string())
-    };
+    let price =
+        |time: &str| plan.rate(&usage(&[(Meter::Input, MTOK)]), at(time), STANDARD).map(|rated| rated.cost.to_string());
     for (time, expected) in [
         ("2026-01-01T00:00:00Z", "3"),
         ("2026-03-28T23:29:59.999999Z", "3"),
@@ -104,22 +100,12 @@ fn a_long_request_is_charged_whole_at_its_length_and_cached_tokens_count_for_it(
     assert_eq!(cost(&plan, STANDARD, &[(Meter::Input, 200_001)]), "1.200006");
     // 1 uncached token after 200,000 cached ones: the cached rate is inherited, the others are those of the length.
     assert_eq!(
-        cost(
-            &plan,
-            STANDARD,
-            &[(Meter::Input, 1), (Meter::CacheRead, 200_000), (Meter::Output, 2)]
-        ),
+        cost(&plan, STANDARD, &[(Meter::Input, 1), (Meter::CacheRead, 200_000), (Meter::Output, 2)]),
         "0.060051"
     );
-    assert_eq!(
-        cost(&plan, STANDARD, &[(Meter::Input, MTOK + 1), (Meter::Output, 2)]),
-        "9.000054"
-    );
+    assert_eq!(cost(&plan, STANDARD, &[(Meter::Input, MTOK + 1), (Meter::Output, 2)]), "9.000054");
     // Output has no say in the length.
-    assert_eq!(
-        cost(&plan, STANDARD, &[(Meter::Input, 10), (Meter::Output, MTOK)]),
-        "15.00003"
-    );
+    assert_eq!(cost(&plan, STANDARD, &[(Meter::Input, 10), (Meter::Output, MTOK)]), "15.00003");
 }
 
 #[test]
@@ -137,13 +123,9 @@ fn graduated_ranges_charge_only_the_units_beyond_their_start() {
         per_mtok = { input = "0.75" }
         "#,
     );
-    for (count, expected) in [
-        (1, "0.000001"),
-        (1000, "0.001"),
-        (1001, "0.0010005"),
-        (2000, "0.0015"),
-        (3000, "0.00225"),
-    ] {
+    for (count, expected) in
+        [(1, "0.000001"), (1000, "0.001"), (1001, "0.0010005"), (2000, "0.0015"), (3000, "0.00225")]
+    {
         assert_eq!(cost(&plan, STANDARD, &[(Meter::Input, count)]), expected, "{count}");
     }
     let long = usage(&[(Meter::Input, 3000), (Meter::Output, 10)]);
@@ -176,32 +158,13 @@ fn service_tiers_follow_their_table() {
         "#,
     );
     let (batch, flex, priority) = (ServiceTier::Batch, ServiceTier::Flex, ServiceTier::Priority);
-    assert_eq!(
-        cost(&plan, batch, &[(Meter::Input, 1000), (Meter::CacheRead, 1000)]),
-        "0.00165"
-    );
-    assert_eq!(
-        cost(&plan, batch, &[(Meter::Input, MTOK)]),
-        "3",
-        "the multiplier holds for long requests too"
-    );
-    assert_eq!(
-        cost(&plan, batch, &[(Meter::WebSearchMedium, 3)]),
-        "0.03",
-        "searches are not discounted"
-    );
-    assert_eq!(
-        cost(&plan, flex, &[(Meter::Input, 1000), (Meter::Output, 1000)]),
-        "0.016",
-        "output is standard"
-    );
+    assert_eq!(cost(&plan, batch, &[(Meter::Input, 1000), (Meter::CacheRead, 1000)]), "0.00165");
+    assert_eq!(cost(&plan, batch, &[(Meter::Input, MTOK)]), "3", "the multiplier holds for long requests too");
+    assert_eq!(cost(&plan, batch, &[(Meter::WebSearchMedium, 3)]), "0.03", "searches are not discounted");
+    assert_eq!(cost(&plan, flex, &[(Meter::Input, 1000), (Meter::Output, 1000)]), "0.016", "output is standard");
     assert_eq!(cost(&plan, flex, &[(Meter::Input, 200_000)]), "0.2");
     assert_eq!(cost(&plan, flex, &[(Meter::Input, 200_001)]), "no_rate_for_length");
-    assert_eq!(
-        cost(&plan, priority, &[(Meter::Input, MTOK)]),
-        "6",
-        "a tier that is not listed is standard"
-    );
+    assert_eq!(cost(&plan, priority, &[(Meter::Input, MTOK)]), "6", "a tier that is not listed is standard");
 }
 
 #[test]
@@ -227,17 +190,9 @@ fn a_tier_with_its_own_lengths_inherits_from_its_own_rates_first() {
     let short = [(Meter::Input, 100), (Meter::Output, 100)];
     let long = [(Meter::Input, 1000), (Meter::Output, 100)];
     assert_eq!(cost(&plan, ServiceTier::Batch, &short), "0.0009");
-    assert_eq!(
-        cost(&plan, ServiceTier::Batch, &long),
-        "0.00275",
-        "2.00 of its own length, 7.50 of its own base"
-    );
+    assert_eq!(cost(&plan, ServiceTier::Batch, &long), "0.00275", "2.00 of its own length, 7.50 of its own base");
     assert_eq!(cost(&plan, ServiceTier::Priority, &short), "0.0026");
-    assert_eq!(
-        cost(&plan, ServiceTier::Priority, &long),
-        "0.018",
-        "twice the standard rates of that length"
-    );
+    assert_eq!(cost(&plan, ServiceTier::Priority, &long), "0.018", "twice the standard rates of that length");
 }
 
 #[test]
@@ -283,23 +238,14 @@ fn meters_that_are_not_listed_follow_their_table() {
         assert_eq!(cost(&listed, STANDARD, &[(meter, MTOK)]), expected, "{meter}");
     }
     let search_only = plan("[[model.price]]\nfrom = \"2026-01-01\"\nper_unit = { pages = \"0.01\" }");
-    assert_eq!(
-        cost(&search_only, STANDARD, &[(Meter::Input, 1)]),
-        "no_rate_for_meter",
-        "never 0 for lack of a price"
-    );
+    assert_eq!(cost(&search_only, STANDARD, &[(Meter::Input, 1)]), "no_rate_for_meter", "never 0 for lack of a price");
 }
 
 #[test]
 fn a_free_model_costs_nothing_at_any_time_and_is_priced() {
     let plan = plan("free = true");
-    let rated = plan
-        .rate(
-            &usage(&[(Meter::Input, 5), (Meter::Video, 7)]),
-            at("1999-01-01"),
-            ServiceTier::Batch,
-        )
-        .unwrap();
+    let rated =
+        plan.rate(&usage(&[(Meter::Input, 5), (Meter::Video, 7)]), at("1999-01-01"), ServiceTier::Batch).unwrap();
     assert_eq!((rated.cost, plan.unit_prices(&rated.rates)), (Money::ZERO, "{}"));
     assert!(plan.is_free());
 }
@@ -314,14 +260,8 @@ fn a_price_of_zero_that_is_listed_is_a_price() {
 fn a_cost_that_no_amount_can_hold_is_refused() {
     let plan = plan("[[model.price]]\nfrom = \"2026-01-01\"\nper_unit = { pages = \"1000000\" }");
     assert_eq!(cost(&plan, STANDARD, &[(Meter::Pages, u64::MAX)]), "cost_overflow");
-    assert_eq!(
-        cost(&plan, STANDARD, &[(Meter::Pages, 99_999_999_999_999)]),
-        "99999999999999000000"
-    );
-    assert_eq!(
-        cost(&plan, STANDARD, &[(Meter::Pages, 100_000_000_000_000)]),
-        "cost_overflow"
-    );
+    assert_eq!(cost(&plan, STANDARD, &[(Meter::Pages, 99_999_999_999_999)]), "99999999999999000000");
+    assert_eq!(cost(&plan, STANDARD, &[(Meter::Pages, 100_000_000_000_000)]), "cost_overflow");
 }
 
 #[test]
@@ -330,12 +270,7 @@ fn unit_prices_are_exact_text_in_meter_order_and_their_reference_follows_the_con
         "[[model.price]]\nfrom = \"2026-01-01\"\nper_mtok = { output = \"15.00\", input = \"3.00\", cache_read = \"0.30\", \
          cache_write_5m = \"3.75\" }\n",
     );
-    let rated = |book: &Book| {
-        book.plan("acme", "m")
-            .unwrap()
-            .rate(&Usage::ZERO, at("2026-06-01"), STANDARD)
-            .unwrap()
-    };
+    let rated = |book: &Book| book.plan("acme", "m").unwrap().rate(&Usage::ZERO, at("2026-06-01"), STANDARD).unwrap();
     let row = rated(&priced);
     assert_eq!(
         priced.unit_prices(&row.rates),
@@ -355,14 +290,7 @@ fn unit_prices_are_exact_text_in_meter_order_and_their_reference_follows_the_con
 
 #[test]
 fn unit_prices_that_are_not_are_refused_by_the_auditor() {
-    for text in [
-        "",
-        "[]",
-        "{\"input\":0.1}",
-        "{\"inputs\":\"1\"}",
-        "{\"input\":{\"x\":\"1\"}}",
-        "{\"input\":null}",
-    ] {
+    for text in ["", "[]", "{\"input\":0.1}", "{\"inputs\":\"1\"}", "{\"input\":{\"x\":\"1\"}}", "{\"input\":null}"] {
         assert!(recompute(text, &Usage::ZERO).is_err(), "{text}");
     }
 }

@@ -76,17 +76,8 @@ fn the_hour_the_tier_and_the_region_of_an_event_decide_together() {
     ] {
         assert_eq!(cost(&plan, time, tier, region), expected, "{time} {tier} {region:?}");
     }
-    let search = plan.rate_in(
-        &million_of(Meter::WebSearchMedium),
-        at("2026-11-19T22:00:00Z"),
-        standard,
-        Some("us"),
-    );
-    assert_eq!(
-        search.unwrap().cost.to_string(),
-        "10000",
-        "hours and regions change token rates only"
-    );
+    let search = plan.rate_in(&million_of(Meter::WebSearchMedium), at("2026-11-19T22:00:00Z"), standard, Some("us"));
+    assert_eq!(search.unwrap().cost.to_string(), "10000", "hours and regions change token rates only");
 }
 
 #[test]
@@ -142,10 +133,7 @@ fn windows_and_regions_that_cannot_be_meant_are_refused_with_line_and_key() {
             "[[model.price.window]]\nzone = \"UTC\"\nfrom = \"25:00\"\nto = \"01:00\"\nmultiplier = \"0.5\"",
             ":9: `model.price.window.from`",
         ),
-        (
-            "[[model.price.window]]\nzone = \"UTC\"\nfrom = \"00:00\"\nto = \"01:00\"",
-            "a multiplier or rates beside it",
-        ),
+        ("[[model.price.window]]\nzone = \"UTC\"\nfrom = \"00:00\"\nto = \"01:00\"", "a multiplier or rates beside it"),
         (
             "[[model.price.window]]\nzone = \"UTC\"\ndays = [\"someday\"]\nfrom = \"00:00\"\nto = \"01:00\"\nmultiplier = \"0.5\"",
             "mon, tue",
@@ -154,28 +142,18 @@ fn windows_and_regions_that_cannot_be_meant_are_refused_with_line_and_key() {
             "[[model.price.window]]\nzone = \"UTC\"\nexcept = [\"soon\"]\nfrom = \"00:00\"\nto = \"01:00\"\nmultiplier = \"0.5\"",
             "window.except",
         ),
-        (
-            "[[model.price.region]]\nnames = []\nmultiplier = \"1.1\"",
-            "names beside it",
-        ),
+        ("[[model.price.region]]\nnames = []\nmultiplier = \"1.1\"", "names beside it"),
         (
             "[[model.price.region]]\nnames = [\"us\"]\nmultiplier = \"1.1\"\n[[model.price.region]]\nnames = [\"US\"]\nmultiplier = \"1.2\"",
             "each region once",
         ),
-        (
-            "[[model.price.region]]\nnames = [\"us\"]\nmultiplier = \"1.0000000000001\"",
-            "within 18 decimals",
-        ),
+        ("[[model.price.region]]\nnames = [\"us\"]\nmultiplier = \"1.0000000000001\"", "within 18 decimals"),
     ] {
-        let error = Book::from_toml(&format!("{model}{extra}\n"), "a.toml")
-            .unwrap_err()
-            .to_string();
+        let error = Book::from_toml(&format!("{model}{extra}\n"), "a.toml").unwrap_err().to_string();
         assert!(error.contains(expected), "{error} lacks {expected}");
     }
-    let without_length = BOOK.replace(
-        "[[model.price.window.above]]\ninput = 1000000\nper_mtok = { input = \"1.50\" }\n",
-        "",
-    );
+    let without_length =
+        BOOK.replace("[[model.price.window.above]]\ninput = 1000000\nper_mtok = { input = \"1.50\" }\n", "");
     let error = Book::from_toml(&without_length, "a.toml").unwrap_err().to_string();
     assert!(error.contains("depend on length"), "{error}");
 }
@@ -218,21 +196,13 @@ free = true
     assert_eq!(book.plan("two", "m").unwrap().provider(), "two");
     for (old, new, expected) in [
         ("provider = \"Two\"\n", "", "`provider` beside it"),
-        (
-            "provider = \"Two\"",
-            "provider = \"three\"",
-            "a provider that this file declares",
-        ),
+        ("provider = \"Two\"", "provider = \"three\"", "a provider that this file declares"),
         ("name = \"two\"", "name = \"One\"", "each provider once"),
     ] {
-        let error = Book::from_toml(&text.replace(old, new), "both.toml")
-            .unwrap_err()
-            .to_string();
+        let error = Book::from_toml(&text.replace(old, new), "both.toml").unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
-    let error = Book::from_toml("[[model]]\nname = \"m\"\nfree = true\n", "a.toml")
-        .unwrap_err()
-        .to_string();
+    let error = Book::from_toml("[[model]]\nname = \"m\"\nfree = true\n", "a.toml").unwrap_err().to_string();
     assert!(error.contains("`provider`"), "{error}");
 }
 
@@ -244,14 +214,7 @@ fn the_list_of_prices_shows_hours_and_regions() {
         .filter(|entry| {
             entry.meter == Meter::Input && entry.service_tier == ServiceTier::Standard && entry.above_input == 0
         })
-        .map(|entry| {
-            format!(
-                "{:?} {:?} {}",
-                entry.window.as_deref(),
-                entry.region.as_deref(),
-                entry.unit_price
-            )
-        })
+        .map(|entry| format!("{:?} {:?} {}", entry.window.as_deref(), entry.region.as_deref(), entry.unit_price))
         .collect();
     assert_eq!(
         shown,
@@ -290,11 +253,7 @@ fn deepseek_s_nights_and_peak_hours_are_in_the_catalog() {
         ("deepseek-flash", "2026-10-08T02:00:00Z", "0.3"),
     ] {
         let plan = book.plan("deepseek", model).unwrap();
-        assert_eq!(
-            cost(&plan, time, ServiceTier::Standard, None),
-            expected,
-            "{model} {time}"
-        );
+        assert_eq!(cost(&plan, time, ServiceTier::Standard, None), expected, "{model} {time}");
     }
 }
 
@@ -311,9 +270,7 @@ fn inference_in_one_country_costs_a_tenth_more_where_the_provider_says_so() {
         let plan = book.plan(provider, model).unwrap();
         let mut usage = Usage::ZERO;
         usage.set(Meter::Input, 100_000);
-        let rated = plan
-            .rate_in(&usage, at("2026-11-22"), ServiceTier::Standard, region)
-            .unwrap();
+        let rated = plan.rate_in(&usage, at("2026-11-22"), ServiceTier::Standard, region).unwrap();
         let per_mtok = rated.cost.checked_mul(10).unwrap();
         assert_eq!(per_mtok.to_string(), expected, "{model} {region:?}");
     }

@@ -39,11 +39,7 @@ impl Column<'_> {
             return None;
         }
         let text = self.formatter.value(row).to_string();
-        Some(if is_decimal(self.data_type) {
-            trim_zeros(text)
-        } else {
-            text
-        })
+        Some(if is_decimal(self.data_type) { trim_zeros(text) } else { text })
     }
 }
 
@@ -53,11 +49,7 @@ fn columns<'a>(batch: &'a RecordBatch, options: &'a FormatOptions<'a>) -> io::Re
         .iter()
         .map(|array| {
             let formatter = ArrayFormatter::try_new(array, options).map_err(io::Error::other)?;
-            Ok(Column {
-                data_type: array.data_type(),
-                array,
-                formatter,
-            })
+            Ok(Column { data_type: array.data_type(), array, formatter })
         })
         .collect()
 }
@@ -70,11 +62,7 @@ fn is_decimal(data_type: &DataType) -> bool {
 }
 
 fn trim_zeros(text: String) -> String {
-    if text.contains('.') {
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        text
-    }
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 fn write_table(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
@@ -103,11 +91,8 @@ fn write_table(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch])
 
 fn write_json(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
     let options = FormatOptions::new();
-    let names: Vec<String> = schema
-        .fields()
-        .iter()
-        .map(|field| serde_json::Value::from(field.name().as_str()).to_string())
-        .collect();
+    let names: Vec<String> =
+        schema.fields().iter().map(|field| serde_json::Value::from(field.name().as_str()).to_string()).collect();
     write!(out, "[")?;
     let mut first = true;
     for batch in batches {
@@ -132,11 +117,7 @@ fn json_cell(column: &Column<'_>, row: usize) -> String {
     let bare = column.data_type.is_integer()
         || matches!(column.data_type, DataType::Boolean)
         || (column.data_type.is_floating() && text.parse::<serde_json::Number>().is_ok());
-    if bare {
-        text
-    } else {
-        serde_json::Value::from(text).to_string()
-    }
+    if bare { text } else { serde_json::Value::from(text).to_string() }
 }
 
 fn write_csv(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {

@@ -75,14 +75,9 @@ impl Session {
             .with_information_schema(true)
             .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_limit(MEMORY_BYTES_MAX, 1.0)
-            .build_arc()?;
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(runtime)
-            .with_default_features()
-            .build();
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_BYTES_MAX, 1.0).build_arc()?;
+        let state =
+            SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
         let context = SessionContext::new_with_state(state);
         for table in sources.files {
             register_files(&context, table)?;
@@ -99,10 +94,7 @@ impl Session {
 
     /// Runs one query. Anything that is not a query (DDL, DML, `COPY`, `SET`) is refused before it is planned into action.
     pub async fn query(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
-        let only_queries = SQLOptions::new()
-            .with_allow_ddl(false)
-            .with_allow_dml(false)
-            .with_allow_statements(false);
+        let only_queries = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let frame = self.context.sql_with_options(sql, only_queries).await?;
         let schema = Arc::new(frame.schema().as_arrow().clone());
         Ok((schema, frame.collect().await?))
@@ -115,15 +107,10 @@ fn register_files(context: &SessionContext, table: FileTable) -> Result<(), Quer
         context.register_table(table.name, Arc::new(empty))?;
         return Ok(());
     }
-    let urls: Vec<ListingTableUrl> = table
-        .files
-        .iter()
-        .map(|path| ListingTableUrl::parse(path.to_string_lossy()))
-        .collect::<Result<_, _>>()?;
+    let urls: Vec<ListingTableUrl> =
+        table.files.iter().map(|path| ListingTableUrl::parse(path.to_string_lossy())).collect::<Result<_, _>>()?;
     let options = ListingOptions::new(Arc::new(ParquetFormat::default()));
-    let config = ListingTableConfig::new_with_multi_paths(urls)
-        .with_listing_options(options)
-        .with_schema(table.schema);
+    let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(table.schema);
     context.register_table(table.name, Arc::new(ListingTable::try_new(config)?))?;
     Ok(())
 }

@@ -15,57 +15,32 @@ fn damaged_by(damage: impl FnOnce(&Site)) -> Vec<String> {
     let engine = site.up();
     let now = python_now();
     for id in ["1", "2", "3"] {
-        assert_eq!(
-            engine
-                .post("application/json", &event(id, json!({"timestamp": now})).to_string())
-                .0,
-            202
-        );
+        assert_eq!(engine.post("application/json", &event(id, json!({"timestamp": now})).to_string()).0, 202);
         engine.wait_for_events(id.parse().unwrap());
     }
-    let late = json!([
-        event("1", json!({})),
-        event("4", json!({"timestamp": "2199-01-01T00:00:00Z"}))
-    ]);
+    let late = json!([event("1", json!({})), event("4", json!({"timestamp": "2199-01-01T00:00:00Z"}))]);
     assert_eq!(engine.post("application/json", &late.to_string()).0, 202);
     engine.wait_for_events(5);
     engine.stop();
     assert_eq!(site.failing_checks(), []);
-    assert_eq!(
-        site.audit()["quarantined"],
-        json!(1),
-        "the clock that is 170 years ahead"
-    );
+    assert_eq!(site.audit()["quarantined"], json!(1), "the clock that is 170 years ahead");
     damage(&site);
     site.failing_checks().into_iter().map(|(name, _)| name).collect()
 }
 
 fn sql(site: &Site, statement: &'static str) {
     let url = format!("sqlite://{}", site.data().join("store.db").display());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut store = SqliteConnection::connect(&url).await.unwrap();
-        assert!(
-            sqlx::query(statement)
-                .execute(&mut store)
-                .await
-                .unwrap()
-                .rows_affected()
-                > 0,
-            "{statement}"
-        );
+        assert!(sqlx::query(statement).execute(&mut store).await.unwrap().rows_affected() > 0, "{statement}");
         store.close().await.unwrap();
     });
 }
 
 fn first_file(site: &Site, dataset: &str) -> PathBuf {
-    let mut files: Vec<_> = std::fs::read_dir(site.data().join(dataset).join("staged"))
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(site.data().join(dataset).join("staged")).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     files.remove(0)
 }
@@ -85,13 +60,7 @@ fn a_flipped_byte_in_a_file_is_seen() {
 #[test]
 fn a_missing_file_is_seen() {
     let failing = damaged_by(|site| std::fs::remove_file(first_file(site, "ledger")).unwrap());
-    for check in [
-        "file checksums",
-        "files readable",
-        "ledger rows",
-        "ledger cost",
-        "budget counters",
-    ] {
+    for check in ["file checksums", "files readable", "ledger rows", "ledger cost", "budget counters"] {
         assert!(failing.contains(&check.to_owned()), "{check}: {failing:?}");
     }
 }
@@ -123,12 +92,7 @@ fn a_changed_budget_counter_is_seen() {
 
 #[test]
 fn a_changed_cost_in_the_manifest_is_seen() {
-    let failing = damaged_by(|site| {
-        sql(
-            site,
-            "UPDATE file SET cost_usd = '1' WHERE dataset = 'ledger' AND epoch = 1",
-        )
-    });
+    let failing = damaged_by(|site| sql(site, "UPDATE file SET cost_usd = '1' WHERE dataset = 'ledger' AND epoch = 1"));
     assert_eq!(failing, ["ledger cost"]);
 }
 
@@ -150,10 +114,7 @@ fn a_file_that_is_listed_twice_is_seen() {
 #[test]
 fn a_rollup_that_does_not_match_its_ledger_is_seen() {
     let failing = damaged_by(|site| {
-        sql(
-            site,
-            "UPDATE file SET rolled_up_in = NULL WHERE dataset = 'ledger' AND rolled_up_in IS NOT NULL",
-        );
+        sql(site, "UPDATE file SET rolled_up_in = NULL WHERE dataset = 'ledger' AND rolled_up_in IS NOT NULL");
     });
     assert_eq!(failing, ["hourly rollups"]);
 }

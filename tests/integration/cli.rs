@@ -14,15 +14,7 @@ fn price(args: &[&str]) -> (Option<i32>, String, String) {
 
 #[test]
 fn one_token_at_15_cents_a_million_costs_exactly_0_00000015() {
-    let args = [
-        "--provider",
-        "openai",
-        "--model",
-        "gpt-4o-mini",
-        "--usage",
-        r#"{"input":1}"#,
-        "--json",
-    ];
+    let args = ["--provider", "openai", "--model", "gpt-4o-mini", "--usage", r#"{"input":1}"#, "--json"];
     let (code, out, _) = price(&args);
     let line: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &line["cost_usd"]), (Some(0), &json!("0.00000015")));
@@ -33,17 +25,8 @@ fn one_token_at_15_cents_a_million_costs_exactly_0_00000015() {
 fn a_usage_is_priced_at_the_time_it_is_said_to_be_of() {
     let cost = |at: &str| {
         let usage = r#"{"input":1200,"output":300}"#;
-        let args = [
-            "--provider",
-            "anthropic",
-            "--model",
-            "claude-3-5-haiku-20241022",
-            "--usage",
-            usage,
-            "--at",
-            at,
-            "--json",
-        ];
+        let args =
+            ["--provider", "anthropic", "--model", "claude-3-5-haiku-20241022", "--usage", usage, "--at", at, "--json"];
         let (_, out, err) = price(&args);
         serde_json::from_str::<Value>(&out).unwrap_or_else(|_| panic!("{err}"))["cost_usd"].clone()
     };
@@ -57,16 +40,10 @@ fn an_unknown_model_is_unpriced_and_never_free() {
     let args = ["--provider", "openai", "--model", "gpt-99", "--usage", r#"{"input":1}"#];
     let (code, out, err) = price(&args);
     assert_eq!((code, out.as_str()), (Some(1), ""));
-    assert!(
-        err.starts_with("costhelm: unpriced: ") && err.contains("gpt-99"),
-        "{err}"
-    );
+    assert!(err.starts_with("costhelm: unpriced: ") && err.contains("gpt-99"), "{err}");
     let (code, out, _) = price(&[&args[..], &["--json"]].concat());
     let line: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(
-        (code, &line["status"], &line["cost_usd"]),
-        (Some(1), &json!("unpriced"), &Value::Null)
-    );
+    assert_eq!((code, &line["status"], &line["cost_usd"]), (Some(1), &json!("unpriced"), &Value::Null));
 }
 
 #[test]
@@ -74,16 +51,7 @@ fn wrong_arguments_are_named_with_what_was_expected() {
     let (code, _, err) = price(&["--provider", "openai", "--model", "gpt-4o", "--usage", r#"{"inptu":1}"#]);
     assert_eq!(code, Some(2));
     assert!(err.contains("inptu") && err.contains("input"), "{err}");
-    let (code, _, err) = price(&[
-        "--provider",
-        "openai",
-        "--model",
-        "gpt-4o",
-        "--usage",
-        "{}",
-        "--at",
-        "noon",
-    ]);
+    let (code, _, err) = price(&["--provider", "openai", "--model", "gpt-4o", "--usage", "{}", "--at", "noon"]);
     assert_eq!(code, Some(2));
     assert!(err.contains("--at") && err.contains("noon"), "{err}");
 }
@@ -100,10 +68,7 @@ fn every_event_of_a_file_is_priced_to_one_line_each() {
     let (code, out, _) = price(&["--events", file.path().to_str().unwrap(), "--json"]);
     assert_eq!(code, Some(0));
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let seen: Vec<_> = lines
-        .iter()
-        .map(|line| json!([line["event_id"], line["status"], line["cost_usd"]]))
-        .collect();
+    let seen: Vec<_> = lines.iter().map(|line| json!([line["event_id"], line["status"], line["cost_usd"]])).collect();
     assert_eq!(
         seen,
         [
@@ -115,10 +80,7 @@ fn every_event_of_a_file_is_priced_to_one_line_each() {
             json!([null, "quarantined", null]),
         ]
     );
-    assert_eq!(
-        lines[1]["meters"],
-        json!({"input": 600, "cache_read": 400, "output": 100, "requests": 1})
-    );
+    assert_eq!(lines[1]["meters"], json!({"input": 600, "cache_read": 400, "output": 100, "requests": 1}));
     assert_eq!(lines[1]["unit_prices"]["cache_read"], json!("0.00000125"));
 }
 
@@ -152,20 +114,14 @@ fn a_wrong_configuration_is_refused_with_file_and_line() {
     let output = site.output(&["check"]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(
-        text.contains("costhelm.toml:7:1: unknown field `kid`, expected one of `kind`"),
-        "{text}"
-    );
+    assert!(text.contains("costhelm.toml:7:1: unknown field `kid`, expected one of `kind`"), "{text}");
 }
 
 #[test]
 fn sql_may_read_and_nothing_else() {
     let site = Site::new("");
     let engine = site.up();
-    assert_eq!(
-        engine.post("application/json", &event("1", json!({})).to_string()).0,
-        202
-    );
+    assert_eq!(engine.post("application/json", &event("1", json!({})).to_string()).0, 202);
     engine.wait_for_events(1);
     engine.stop();
     let target = site.dir.path().join("out.csv");
@@ -181,25 +137,14 @@ fn sql_may_read_and_nothing_else() {
         assert_eq!(output.status.code(), Some(1), "{sql}");
         assert!(!target.exists());
     }
-    let output = site.output(&[
-        "query",
-        "--format",
-        "csv",
-        "SELECT event_id, cost_usd, event_time FROM ledger",
-    ]);
+    let output = site.output(&["query", "--format", "csv", "SELECT event_id, cost_usd, event_time FROM ledger"]);
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
         "event_id,cost_usd,event_time\n1,0.00021,2026-11-20T10:00:00.000001Z\n"
     );
-    let output = site.output(&[
-        "query",
-        "SELECT project_id, sum(cost_usd) AS cost FROM ledger GROUP BY 1",
-    ]);
+    let output = site.output(&["query", "SELECT project_id, sum(cost_usd) AS cost FROM ledger GROUP BY 1"]);
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        table.contains("ravenhelm-platform") && table.contains("0.00021") && table.contains("1 row"),
-        "{table}"
-    );
+    assert!(table.contains("ravenhelm-platform") && table.contains("0.00021") && table.contains("1 row"), "{table}");
     let prices = site.query("SELECT unit_price_usd FROM prices WHERE model = 'gpt-4o-mini' AND meter = 'input' AND service_tier = 'standard'");
     assert_eq!(prices[0]["unit_price_usd"], json!("0.00000015"));
 }
@@ -208,11 +153,7 @@ fn sql_may_read_and_nothing_else() {
 fn the_engine_is_embedded_in_another_program_in_a_few_lines() {
     let text = std::fs::read_to_string(repository().join("engine/examples/embed.rs")).unwrap();
     let body = text.split("async fn main").nth(1).unwrap();
-    assert!(
-        body.lines().count() <= 21,
-        "the example has grown to {} lines",
-        body.lines().count()
-    );
+    assert!(body.lines().count() <= 21, "the example has grown to {} lines", body.lines().count());
 }
 
 #[test]

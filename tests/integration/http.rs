@@ -28,18 +28,12 @@ fn every_form_of_body_reaches_the_ledger_once() {
     };
     accepted(engine.post("application/json", &bare.to_string()), 1);
     accepted(
-        engine.post(
-            "application/json",
-            &json!([event("a-1", json!({})), event("a-2", json!({}))]).to_string(),
-        ),
+        engine.post("application/json", &json!([event("a-1", json!({})), event("a-2", json!({}))]).to_string()),
         2,
     );
     let lines = format!("{}\n\n{}\n", event("l-1", json!({})), event("l-2", json!({})));
     accepted(engine.post("application/x-ndjson", &lines), 2);
-    accepted(
-        engine.post("application/cloudevents+json; charset=utf-8", &structured.to_string()),
-        1,
-    );
+    accepted(engine.post("application/cloudevents+json; charset=utf-8", &structured.to_string()), 1);
     let batch = json!([{
         "specversion": "1.0", "id": "ce-2", "source": "agents/worker", "type": "cost.tracked",
         "time": "2026-11-20T10:00:00Z", "data": nameless,
@@ -54,17 +48,12 @@ fn every_form_of_body_reaches_the_ledger_once() {
     ];
     accepted(engine.post_with(&headers, nameless.to_string().as_bytes()), 1);
     // The same again: repeats are recognised, whatever form they come in.
-    accepted(
-        engine.post("application/json", &json!([bare, event("l-1", json!({}))]).to_string()),
-        2,
-    );
+    accepted(engine.post("application/json", &json!([bare, event("l-1", json!({}))]).to_string()), 2);
 
     engine.wait_for_events(10);
     let rows = site.query("SELECT event_id, source, cost_usd FROM ledger ORDER BY event_id");
-    let found: Vec<_> = rows
-        .iter()
-        .map(|row| (row["event_id"].as_str().unwrap(), row["source"].as_str().unwrap()))
-        .collect();
+    let found: Vec<_> =
+        rows.iter().map(|row| (row["event_id"].as_str().unwrap(), row["source"].as_str().unwrap())).collect();
     assert_eq!(
         found,
         [
@@ -102,12 +91,7 @@ fn errors_are_told_by_index_and_nothing_that_was_refused_is_on_the_bus() {
         .unwrap()
         .iter()
         .map(|error| {
-            format!(
-                "{} {} {}",
-                error["index"],
-                error["code"].as_str().unwrap(),
-                error["detail"].as_str().unwrap()
-            )
+            format!("{} {} {}", error["index"], error["code"].as_str().unwrap(), error["detail"].as_str().unwrap())
         })
         .collect();
     assert_eq!(
@@ -121,13 +105,7 @@ fn errors_are_told_by_index_and_nothing_that_was_refused_is_on_the_bus() {
     );
     let (status, body) = engine.post("application/json", "{\"event_id\": ");
     assert_eq!((status, &body["title"]), (400, &json!("Bad Request")));
-    assert!(
-        body["detail"]
-            .as_str()
-            .unwrap()
-            .starts_with("the event is not valid JSON"),
-        "{body}"
-    );
+    assert!(body["detail"].as_str().unwrap().starts_with("the event is not valid JSON"), "{body}");
     let (status, _) = engine.post("application/json", "");
     assert_eq!(status, 400);
     let (status, _) = engine.post("image/png", "{}");
@@ -141,38 +119,24 @@ fn errors_are_told_by_index_and_nothing_that_was_refused_is_on_the_bus() {
 #[test]
 fn a_body_over_the_limit_is_413_and_an_unknown_path_404_both_as_problems() {
     let site = Site::new("");
-    let text = std::fs::read_to_string(site.config())
-        .unwrap()
-        .replace("[http]\n", "[http]\nbody_bytes_max = 1000\n");
+    let text = std::fs::read_to_string(site.config()).unwrap().replace("[http]\n", "[http]\nbody_bytes_max = 1000\n");
     std::fs::write(site.config(), text).unwrap();
     let engine = site.up();
     let (status, body) = engine.post("application/json", &format!("[{}]", " ".repeat(2000)));
     assert_eq!((status, &body["status"]), (413, &json!(413)));
     let (status, body) = engine.get("/v1/nothing");
-    assert_eq!(
-        (status, &body["detail"]),
-        (404, &json!("there is nothing at /v1/nothing"))
-    );
+    assert_eq!((status, &body["detail"]), (404, &json!("there is nothing at /v1/nothing")));
     let (status, body) = engine.get("/v1/events");
     assert_eq!((status, &body["status"]), (405, &json!(405)));
     let (status, body) = engine.get("/v1/costs?by=colour");
     assert_eq!(status, 400);
     assert!(
-        body["detail"]
-            .as_str()
-            .unwrap()
-            .starts_with("parameter `by` is \"colour\"; expected one of environment"),
+        body["detail"].as_str().unwrap().starts_with("parameter `by` is \"colour\"; expected one of environment"),
         "{body}"
     );
     let (status, body) = engine.get("/v1/throttle?projekt_id=x");
     assert_eq!(status, 400);
-    assert!(
-        body["detail"]
-            .as_str()
-            .unwrap()
-            .contains("parameter `projekt_id` is not known"),
-        "{body}"
-    );
+    assert!(body["detail"].as_str().unwrap().contains("parameter `projekt_id` is not known"), "{body}");
 }
 
 const BUDGET: &str = "[[budget]]\nid = \"platform-day\"\namount_usd = \"1\"\nperiod = \"daily\"\n\
@@ -185,16 +149,11 @@ fn a_budget_warns_at_75_percent_and_throttles_at_95_and_a_restart_keeps_both() {
     let engine = site.up();
     // 1 USD of gpt-4o-mini output is 1,666,666.67 tokens: 0.6 USD a million.
     let spend = |engine: &crate::support::Running, id: &str, tokens: u64| {
-        let call = event(
-            id,
-            json!({"timestamp": python_now(), "tokens_input": 0, "tokens_output": tokens}),
-        );
+        let call = event(id, json!({"timestamp": python_now(), "tokens_input": 0, "tokens_output": tokens}));
         assert_eq!(engine.post("application/json", &call.to_string()).0, 202);
     };
     let throttle = |engine: &crate::support::Running| {
-        engine
-            .get("/v1/throttle?environment=dev&project_id=ravenhelm-platform&agent_role=worker")
-            .1
+        engine.get("/v1/throttle?environment=dev&project_id=ravenhelm-platform&agent_role=worker").1
     };
     spend(&engine, "a", 1_000_000);
     engine.wait_for_events(1);
@@ -202,32 +161,19 @@ fn a_budget_warns_at_75_percent_and_throttles_at_95_and_a_restart_keeps_both() {
     assert_eq!(site.query("SELECT * FROM alerts").len(), 0);
 
     spend(&engine, "b", 300_000);
-    wait_for("the warning", || {
-        (site.query("SELECT * FROM alerts").len() == 1).then_some(())
-    });
-    assert_eq!(
-        throttle(&engine)["level"],
-        json!("none"),
-        "75 % warns, it does not throttle"
-    );
+    wait_for("the warning", || (site.query("SELECT * FROM alerts").len() == 1).then_some(()));
+    assert_eq!(throttle(&engine)["level"], json!("none"), "75 % warns, it does not throttle");
 
     spend(&engine, "c", 300_000);
-    let in_force = wait_for("the throttle", || {
-        Some(throttle(&engine)).filter(|throttle| throttle["level"] == json!("critical"))
-    });
+    let in_force =
+        wait_for("the throttle", || Some(throttle(&engine)).filter(|throttle| throttle["level"] == json!("critical")));
     assert_eq!(in_force["concurrency_factor"], json!(0.5));
     assert_eq!(in_force["model_substitutions"], json!({"gpt-4o": "gpt-4o-mini"}));
     assert_eq!(in_force["disable_noncritical"], json!(true));
     assert_eq!(in_force["queue_tasks"], json!(true));
     let alerts = site.query("SELECT severity, threshold_percent, spent_usd FROM alerts ORDER BY threshold_percent");
-    assert_eq!(
-        alerts[0],
-        json!({"severity": "warning", "threshold_percent": "75", "spent_usd": "0.78"})
-    );
-    assert_eq!(
-        alerts[1],
-        json!({"severity": "critical", "threshold_percent": "95", "spent_usd": "0.96"})
-    );
+    assert_eq!(alerts[0], json!({"severity": "warning", "threshold_percent": "75", "spent_usd": "0.78"}));
+    assert_eq!(alerts[1], json!({"severity": "critical", "threshold_percent": "95", "spent_usd": "0.96"}));
 
     let (_, budgets) = engine.get("/v1/budgets");
     assert_eq!(budgets["budgets"][0]["spent_usd"], json!("0.96"));
@@ -240,16 +186,10 @@ fn a_budget_warns_at_75_percent_and_throttles_at_95_and_a_restart_keeps_both() {
     assert_eq!(engine.get("/v1/budgets").1["budgets"][0]["spent_usd"], json!("0.96"));
     spend(&engine, "d", 10_000);
     engine.wait_for_events(1);
-    assert_eq!(
-        site.query("SELECT * FROM alerts").len(),
-        2,
-        "BUDGET-1: once a threshold, whatever restarts"
-    );
+    assert_eq!(site.query("SELECT * FROM alerts").len(), 2, "BUDGET-1: once a threshold, whatever restarts");
     // The budget is raised: the throttle goes, in the same period.
     engine.stop();
-    let text = std::fs::read_to_string(site.config())
-        .unwrap()
-        .replace("amount_usd = \"1\"", "amount_usd = \"10\"");
+    let text = std::fs::read_to_string(site.config()).unwrap().replace("amount_usd = \"1\"", "amount_usd = \"10\"");
     std::fs::write(site.config(), text).unwrap();
     let engine = site.up();
     assert_eq!(throttle(&engine)["level"], json!("none"));

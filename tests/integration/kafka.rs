@@ -34,10 +34,7 @@ impl OwnBroker {
     fn start() -> OwnBroker {
         let dir = tempfile::tempdir().unwrap();
         let started = kafka_sh(&["start", dir.path().to_str().unwrap()]);
-        OwnBroker {
-            brokers: started.trim().strip_prefix("bootstrap=").unwrap().to_owned(),
-            dir,
-        }
+        OwnBroker { brokers: started.trim().strip_prefix("bootstrap=").unwrap().to_owned(), dir }
     }
 
     fn sh(&self, command: &str) {
@@ -51,23 +48,13 @@ impl OwnBroker {
 
 impl Drop for OwnBroker {
     fn drop(&mut self) {
-        let _ = Command::new(prepared("COSTHELM_TEST_KAFKA_SH"))
-            .arg("stop")
-            .arg(self.dir.path())
-            .status();
+        let _ = Command::new(prepared("COSTHELM_TEST_KAFKA_SH")).arg("stop").arg(self.dir.path()).status();
     }
 }
 
 fn kafka_sh(args: &[&str]) -> String {
-    let output = Command::new(prepared("COSTHELM_TEST_KAFKA_SH"))
-        .args(args)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new(prepared("COSTHELM_TEST_KAFKA_SH")).args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -132,27 +119,18 @@ fn read(topic: &str, count: usize) -> Vec<Received> {
         .create()
         .unwrap();
     let mut partitions = TopicPartitionList::new();
-    partitions
-        .add_partition_offset(topic, 0, rdkafka::Offset::Beginning)
-        .unwrap();
+    partitions.add_partition_offset(topic, 0, rdkafka::Offset::Beginning).unwrap();
     consumer.assign(&partitions).unwrap();
     let started = Instant::now();
     let mut records = Vec::new();
     while records.len() < count {
-        assert!(
-            started.elapsed() < PATIENCE,
-            "{topic}: {} of {count} records",
-            records.len()
-        );
+        assert!(started.elapsed() < PATIENCE, "{topic}: {} of {count} records", records.len());
         let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else {
             continue;
         };
         let headers = message.headers().map_or_else(Vec::new, |headers| {
             let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
-            headers
-                .iter()
-                .map(|header| (header.key.to_owned(), text(header.value)))
-                .collect()
+            headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
         });
         let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
         records.push((key, message.payload().unwrap_or_default().to_vec(), headers));
@@ -168,32 +146,19 @@ fn every_form_of_record_reaches_the_ledger_and_what_cannot_be_used_its_topic_as_
     let producer = producer(&brokers());
     let put =
         |value: &str, headers: Option<OwnedHeaders>| send(&producer, &topic("events"), b"k", value.as_bytes(), headers);
-    let header = |headers: OwnedHeaders, key, value| {
-        headers.insert(rdkafka::message::Header {
-            key,
-            value: Some(value),
-        })
-    };
+    let header =
+        |headers: OwnedHeaders, key, value| headers.insert(rdkafka::message::Header { key, value: Some(value) });
     put(&event("bare", json!({})).to_string(), None);
-    put(
-        &json!([event("a-1", json!({})), event("a-2", json!({"tokens_input": "lots"}))]).to_string(),
-        None,
-    );
+    put(&json!([event("a-1", json!({})), event("a-2", json!({"tokens_input": "lots"}))]).to_string(), None);
     let structured = json!({
         "specversion": "1.0", "id": "ce-1", "source": "agents/x", "type": "t", "data": event("in-data", json!({})),
     });
     put(&structured.to_string(), None);
     let mut nameless = event("", json!({}));
     nameless.as_object_mut().unwrap().remove("event_id");
-    let binary = [
-        ("ce_specversion", "1.0"),
-        ("ce_id", "ce-2"),
-        ("ce_source", "agents/y"),
-        ("content-type", "application/json"),
-    ];
-    let binary = binary
-        .into_iter()
-        .fold(OwnedHeaders::new(), |headers, (key, value)| header(headers, key, value));
+    let binary =
+        [("ce_specversion", "1.0"), ("ce_id", "ce-2"), ("ce_source", "agents/y"), ("content-type", "application/json")];
+    let binary = binary.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| header(headers, key, value));
     put(&nameless.to_string(), Some(binary));
     put("{\"event_id\": \"cut off", None);
     put(&event("bare", json!({})).to_string(), None);
@@ -206,25 +171,14 @@ fn every_form_of_record_reaches_the_ledger_and_what_cannot_be_used_its_topic_as_
     assert_eq!(ids, ["a-1", "bare", "ce-2", "in-data"]);
     let quarantined = read(&topic("quarantine"), 2);
     let of = |code: &str| {
-        let found = quarantined
-            .iter()
-            .find(|(.., headers)| headers.contains(&("costhelm_code".into(), code.into())));
+        let found = quarantined.iter().find(|(.., headers)| headers.contains(&("costhelm_code".into(), code.into())));
         found.unwrap_or_else(|| panic!("{code}: {quarantined:?}"))
     };
     let (key, value, _) = of("malformed");
-    assert_eq!(
-        (key.as_str(), value.as_slice()),
-        ("k", &b"{\"event_id\": \"cut off"[..])
-    );
+    assert_eq!((key.as_str(), value.as_slice()), ("k", &b"{\"event_id\": \"cut off"[..]));
     let (_, value, headers) = of("invalid_field");
-    assert_eq!(
-        serde_json::from_slice::<Value>(value).unwrap()["event_id"],
-        json!("a-2")
-    );
-    assert!(
-        headers.contains(&("costhelm_record_index".into(), "1".into())),
-        "{headers:?}"
-    );
+    assert_eq!(serde_json::from_slice::<Value>(value).unwrap()["event_id"], json!("a-2"));
+    assert!(headers.contains(&("costhelm_record_index".into(), "1".into())), "{headers:?}");
     engine.stop();
     let report = site.audit();
     assert_eq!((&report["duplicates"], &report["quarantined"]), (&json!(1), &json!(2)));
@@ -240,23 +194,14 @@ fn a_crossing_sends_alert_throttle_and_mirror_to_their_topics_once() {
     let engine = site.up();
     let producer = producer(&brokers());
     // 0.00096 of 0.001 USD in one call: both thresholds in one leap.
-    let call = event(
-        "1",
-        json!({"timestamp": python_now(), "tokens_input": 0, "tokens_output": 1600}),
-    );
+    let call = event("1", json!({"timestamp": python_now(), "tokens_input": 0, "tokens_output": 1600}));
     send(&producer, &topic("events"), b"k", call.to_string().as_bytes(), None);
     flush(&producer);
     let throttle = read(&topic("throttle"), 1).remove(0);
     let command: Value = serde_json::from_slice(&throttle.1).unwrap();
     assert_eq!(throttle.0, "project_id=ravenhelm-platform");
-    assert_eq!(
-        (&command["type"], &command["specversion"]),
-        (&json!("costhelm.throttle.v1"), &json!("1.0"))
-    );
-    assert_eq!(
-        (&command["data"]["level"], &command["data"]["sequence"]),
-        (&json!("critical"), &json!(1))
-    );
+    assert_eq!((&command["type"], &command["specversion"]), (&json!("costhelm.throttle.v1"), &json!("1.0")));
+    assert_eq!((&command["data"]["level"], &command["data"]["sequence"]), (&json!("critical"), &json!(1)));
     assert_eq!(command["data"]["concurrency_factor"], json!(0.5));
     let alerts = read(&topic("alerts"), 2);
     let severities: Vec<Value> = alerts
@@ -265,14 +210,9 @@ fn a_crossing_sends_alert_throttle_and_mirror_to_their_topics_once() {
         .collect();
     assert_eq!(severities, [json!("warning"), json!("critical")]);
     let mirror: Value = serde_json::from_slice(&read(&topic("squad"), 1)[0].1).unwrap();
-    assert_eq!(
-        (&mirror["event_type"], &mirror["source_agent"]),
-        (&json!("throttle"), &json!("costhelm"))
-    );
+    assert_eq!((&mirror["event_type"], &mirror["source_agent"]), (&json!("throttle"), &json!("costhelm")));
     // Killed after everything has left: nothing is sent again, and what is sent next goes on counting.
-    wait_for("the outbox to be empty", || {
-        (engine.metric("costhelm_outbox_published_total")? >= 4.0).then_some(())
-    });
+    wait_for("the outbox to be empty", || (engine.metric("costhelm_outbox_published_total")? >= 4.0).then_some(()));
     engine.kill();
     let engine = site.up();
     send(
@@ -309,13 +249,7 @@ fn an_unreachable_broker_and_a_missing_topic_are_told_in_one_line_and_pass_by_th
     wait_for("readiness", || (engine.get("/readyz").0 == 200).then_some(()));
     let producer = producer(&broker.brokers);
     let put = |id: &str| {
-        send(
-            &producer,
-            "late.events",
-            id.as_bytes(),
-            event(id, json!({})).to_string().as_bytes(),
-            None,
-        );
+        send(&producer, "late.events", id.as_bytes(), event(id, json!({})).to_string().as_bytes(), None);
         flush(&producer);
     };
     put("before");
@@ -330,10 +264,7 @@ fn an_unreachable_broker_and_a_missing_topic_are_told_in_one_line_and_pass_by_th
     let log = engine.log();
     engine.stop();
     assert_eq!(site.audit()["ledger_rows"], json!(2));
-    assert!(
-        log.lines().count() < 40,
-        "a trouble is told once, not every second:\n{log}"
-    );
+    assert!(log.lines().count() < 40, "a trouble is told once, not every second:\n{log}");
 }
 
 /// How many events the killing test sends; more by the environment, as the documentation says.
@@ -424,34 +355,15 @@ fn killed_five_times_on_the_way_the_totals_equal_an_independent_recomputation_to
     std::fs::write(&path, engine_totals.to_string()).unwrap();
     let python = prepared("COSTHELM_TEST_PYTHON");
     let script = repository().join("tests/recompute.py");
-    let output = Command::new(&python)
-        .arg(script)
-        .arg(&stream)
-        .arg("--compare")
-        .arg(&path)
-        .output()
-        .unwrap();
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new(&python).arg(script).arg(&stream).arg("--compare").arg(&path).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}\n{engine_totals:#}");
 
-    let files: Vec<_> = std::fs::read_dir(site.data().join("ledger/staged"))
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .collect();
-    let output = Command::new(&python)
-        .arg(repository().join("tests/read_parquet.py"))
-        .args(files)
-        .output()
-        .unwrap();
+    let files: Vec<_> =
+        std::fs::read_dir(site.data().join("ledger/staged")).unwrap().map(|file| file.unwrap().path()).collect();
+    let output = Command::new(&python).arg(repository().join("tests/read_parquet.py")).args(files).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let read: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(
-        (&read["rows"], &read["total_cost_usd"]),
-        (&report["ledger_rows"], &report["total_cost_usd"])
-    );
+    assert_eq!((&read["rows"], &read["total_cost_usd"]), (&report["ledger_rows"], &report["total_cost_usd"]));
     println!("{events} events, 5 kills: {engine_totals:#}");
 }

@@ -56,10 +56,7 @@ impl Site {
     pub fn new(tables: &str) -> Site {
         let dir = tempfile::tempdir().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let text = format!(
-            "data_dir = {:?}\n\n[http]\nlisten = \"{address}\"\n\n{tables}",
-            dir.path().join("data")
-        );
+        let text = format!("data_dir = {:?}\n\n[http]\nlisten = \"{address}\"\n\n{tables}", dir.path().join("data"));
         std::fs::write(dir.path().join("costhelm.toml"), text).unwrap();
         Site { dir, address }
     }
@@ -78,10 +75,7 @@ impl Site {
 
     pub fn run_with(&self, env: &[(&str, &str)]) -> Running {
         let mut command = binary();
-        command
-            .args(["run", "--config"])
-            .arg(self.config())
-            .envs(env.iter().copied());
+        command.args(["run", "--config"]).arg(self.config()).envs(env.iter().copied());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (kept, stderr) = (log.clone(), child.stderr.take().unwrap());
@@ -92,11 +86,7 @@ impl Site {
                 log.push('\n');
             }
         });
-        Running {
-            child,
-            log,
-            address: self.address,
-        }
+        Running { child, log, address: self.address }
     }
 
     /// Starts and waits until it answers.
@@ -107,22 +97,12 @@ impl Site {
     }
 
     pub fn output(&self, args: &[&str]) -> Output {
-        binary()
-            .arg(args[0])
-            .arg("--config")
-            .arg(self.config())
-            .args(&args[1..])
-            .output()
-            .unwrap()
+        binary().arg(args[0]).arg("--config").arg(self.config()).args(&args[1..]).output().unwrap()
     }
 
     pub fn query(&self, sql: &str) -> Vec<Value> {
         let output = self.output(&["query", "--format", "json", sql]);
-        assert!(
-            output.status.success(),
-            "{sql}\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{sql}\n{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -144,12 +124,7 @@ impl Site {
             .unwrap()
             .iter()
             .filter(|check| check["holds"] == json!(false))
-            .map(|check| {
-                (
-                    check["name"].as_str().unwrap().to_owned(),
-                    check["detail"].as_str().unwrap().to_owned(),
-                )
-            })
+            .map(|check| (check["name"].as_str().unwrap().to_owned(), check["detail"].as_str().unwrap().to_owned()))
             .collect();
         assert_eq!(output.status.code(), Some(if failing.is_empty() { 0 } else { 1 }));
         failing
@@ -201,10 +176,7 @@ impl Running {
         }
         let mut response = request.send(body).expect("the engine answers");
         let text = response.body_mut().read_to_string().unwrap();
-        (
-            response.status().as_u16(),
-            serde_json::from_str(&text).unwrap_or(Value::String(text)),
-        )
+        (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
     /// Waits until this many events have been committed by this process.
@@ -217,8 +189,7 @@ impl Running {
     /// The value of a metric without labels.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let (_, text) = try_get(&self.url("/metrics"))?;
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// SIGTERM, and the end it should bring.
@@ -243,10 +214,7 @@ impl Drop for Running {
 }
 
 pub fn send_signal(child: &Child, signal: &str) {
-    let status = Command::new("kill")
-        .args(["-s", signal, &child.id().to_string()])
-        .status()
-        .unwrap();
+    let status = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }
 

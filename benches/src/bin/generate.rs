@@ -161,14 +161,7 @@ impl Tally {
     }
 
     fn report(&self, elapsed: Duration) {
-        let Tally {
-            lines,
-            bytes,
-            duplicates,
-            late,
-            malformed,
-            unpriced,
-        } = self;
+        let Tally { lines, bytes, duplicates, late, malformed, unpriced } = self;
         let seconds = elapsed.as_secs_f64();
         eprintln!(
             "{lines} lines of {} bytes on average in {seconds:.2} s ({:.0} a second): {duplicates} duplicates, {late} late, \
@@ -190,30 +183,18 @@ impl FileSink {
         let out: Box<dyn Write> = if name == "-" {
             Box::new(io::stdout())
         } else {
-            Box::new(File::create(path).map_err(|source| GenerateError::Write {
-                path: name.clone(),
-                source,
-            })?)
+            Box::new(File::create(path).map_err(|source| GenerateError::Write { path: name.clone(), source })?)
         };
-        Ok(FileSink {
-            path: name,
-            out: BufWriter::with_capacity(1 << 20, out),
-        })
+        Ok(FileSink { path: name, out: BufWriter::with_capacity(1 << 20, out) })
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), GenerateError> {
         let written = self.out.write_all(line).and_then(|()| self.out.write_all(b"\n"));
-        written.map_err(|source| GenerateError::Write {
-            path: self.path.clone(),
-            source,
-        })
+        written.map_err(|source| GenerateError::Write { path: self.path.clone(), source })
     }
 
     fn finish(mut self) -> Result<(), GenerateError> {
-        self.out.flush().map_err(|source| GenerateError::Write {
-            path: self.path.clone(),
-            source,
-        })
+        self.out.flush().map_err(|source| GenerateError::Write { path: self.path.clone(), source })
     }
 }
 

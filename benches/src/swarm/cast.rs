@@ -10,54 +10,18 @@ pub(super) struct Model {
     pub output_nano: u64,
 }
 
-const SONNET_4: Model = Model {
-    provider: "anthropic",
-    name: "claude-sonnet-4-20250514",
-    input_nano: 3_000,
-    output_nano: 15_000,
-};
-const HAIKU_3_5: Model = Model {
-    provider: "anthropic",
-    name: "claude-3-5-haiku-20241022",
-    input_nano: 250,
-    output_nano: 1_250,
-};
-const GPT_4O: Model = Model {
-    provider: "openai",
-    name: "gpt-4o",
-    input_nano: 2_500,
-    output_nano: 10_000,
-};
-const GPT_4O_MINI: Model = Model {
-    provider: "openai",
-    name: "gpt-4o-mini",
-    input_nano: 150,
-    output_nano: 600,
-};
-const GEMINI_1_5_PRO: Model = Model {
-    provider: "google",
-    name: "gemini-1.5-pro",
-    input_nano: 1_250,
-    output_nano: 5_000,
-};
-const LLAMA_8B: Model = Model {
-    provider: "ollama",
-    name: "llama3.1:latest",
-    input_nano: 0,
-    output_nano: 0,
-};
-const LLAMA_70B: Model = Model {
-    provider: "ollama",
-    name: "llama3.1:70b",
-    input_nano: 0,
-    output_nano: 0,
-};
-pub(super) const UNLISTED: Model = Model {
-    provider: "ravenhelm-lab",
-    name: "huginn-experimental",
-    input_nano: 0,
-    output_nano: 0,
-};
+const SONNET_4: Model =
+    Model { provider: "anthropic", name: "claude-sonnet-4-20250514", input_nano: 3_000, output_nano: 15_000 };
+const HAIKU_3_5: Model =
+    Model { provider: "anthropic", name: "claude-3-5-haiku-20241022", input_nano: 250, output_nano: 1_250 };
+const GPT_4O: Model = Model { provider: "openai", name: "gpt-4o", input_nano: 2_500, output_nano: 10_000 };
+const GPT_4O_MINI: Model = Model { provider: "openai", name: "gpt-4o-mini", input_nano: 150, output_nano: 600 };
+const GEMINI_1_5_PRO: Model =
+    Model { provider: "google", name: "gemini-1.5-pro", input_nano: 1_250, output_nano: 5_000 };
+const LLAMA_8B: Model = Model { provider: "ollama", name: "llama3.1:latest", input_nano: 0, output_nano: 0 };
+const LLAMA_70B: Model = Model { provider: "ollama", name: "llama3.1:70b", input_nano: 0, output_nano: 0 };
+pub(super) const UNLISTED: Model =
+    Model { provider: "ravenhelm-lab", name: "huginn-experimental", input_nano: 0, output_nano: 0 };
 
 pub(super) const WORKERS: [&str; 12] = [
     "cert_agent",
@@ -84,48 +48,12 @@ pub(super) struct Project {
 }
 
 pub(super) const PROJECTS: [Project; 8] = [
-    Project {
-        environment: "prod",
-        org: "ravenhelm",
-        business_unit: "platform",
-        team: "sre",
-        id: "ravenhelm-platform",
-    },
-    Project {
-        environment: "prod",
-        org: "ravenhelm",
-        business_unit: "platform",
-        team: "identity",
-        id: "zero-trust",
-    },
-    Project {
-        environment: "staging",
-        org: "ravenhelm",
-        business_unit: "platform",
-        team: "sre",
-        id: "hlidskjalf",
-    },
-    Project {
-        environment: "dev",
-        org: "ravenhelm",
-        business_unit: "",
-        team: "",
-        id: "norns-lab",
-    },
-    Project {
-        environment: "prod",
-        org: "ravenhelm",
-        business_unit: "research",
-        team: "memory",
-        id: "muninn-recall",
-    },
-    Project {
-        environment: "dev",
-        org: "ravenhelm",
-        business_unit: "research",
-        team: "memory",
-        id: "huginn-scout",
-    },
+    Project { environment: "prod", org: "ravenhelm", business_unit: "platform", team: "sre", id: "ravenhelm-platform" },
+    Project { environment: "prod", org: "ravenhelm", business_unit: "platform", team: "identity", id: "zero-trust" },
+    Project { environment: "staging", org: "ravenhelm", business_unit: "platform", team: "sre", id: "hlidskjalf" },
+    Project { environment: "dev", org: "ravenhelm", business_unit: "", team: "", id: "norns-lab" },
+    Project { environment: "prod", org: "ravenhelm", business_unit: "research", team: "memory", id: "muninn-recall" },
+    Project { environment: "dev", org: "ravenhelm", business_unit: "research", team: "memory", id: "huginn-scout" },
     Project {
         environment: "prod",
         org: "midgard-retail",
@@ -133,13 +61,7 @@ pub(super) const PROJECTS: [Project; 8] = [
         team: "support",
         id: "helpdesk-copilot",
     },
-    Project {
-        environment: "prod",
-        org: "midgard-retail",
-        business_unit: "finance",
-        team: "",
-        id: "invoice-reader",
-    },
+    Project { environment: "prod", org: "midgard-retail", business_unit: "finance", team: "", id: "invoice-reader" },
 ];
 
 pub(super) fn pick_model(agent: u64, random: &mut Random) -> &'static Model {

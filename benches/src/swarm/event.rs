@@ -34,18 +34,10 @@ pub(super) enum Fault {
 pub(super) fn write_event(swarm: &Swarm, slot: u64, fault: Fault, line: &mut Vec<u8>, key: &mut Vec<u8>) {
     let mut random = Random::new(swarm.config.seed, PURPOSE_EVENT, slot);
     let random = &mut random;
-    let agent = if random.percent(8) {
-        0
-    } else {
-        1 + random.below(swarm.config.agents - 1)
-    };
+    let agent = if random.percent(8) { 0 } else { 1 + random.below(swarm.config.agents - 1) };
     let emitter = [Emitter::DefaultStr, Emitter::ModelDumpJson, Emitter::HandMade][(agent % 3) as usize];
     let kind = swarm.kind(slot);
-    let model = if kind == Kind::Unpriced {
-        &UNLISTED
-    } else {
-        pick_model(agent, random)
-    };
+    let model = if kind == Kind::Unpriced { &UNLISTED } else { pick_model(agent, random) };
     let tokens = Tokens::draw(agent, model, random);
     let project = &PROJECTS[random.skewed(0, PROJECTS.len() as u64 - 1) as usize];
 
@@ -76,11 +68,7 @@ pub(super) fn write_event(swarm: &Swarm, slot: u64, fault: Fault, line: &mut Vec
     }
     object.bytes("agent_role", role);
     object.bytes("agent_task_id", task_id);
-    let parent = if agent > 0 && random.percent(50) {
-        "orchestrator"
-    } else {
-        ""
-    };
+    let parent = if agent > 0 && random.percent(50) { "orchestrator" } else { "" };
     object.optional_text("parent_agent_id", parent);
     object.text("model_provider", model.provider);
     if fault != Fault::NoModel {
@@ -93,25 +81,14 @@ pub(super) fn write_event(swarm: &Swarm, slot: u64, fault: Fault, line: &mut Vec
     }
     object.number("tokens_output", tokens.output);
     // A counter of its own in some emitters, which now and then misses a retry.
-    let lost = if random.below(2_000) == 0 {
-        random.between(1, 50)
-    } else {
-        0
-    };
+    let lost = if random.below(2_000) == 0 { random.between(1, 50) } else { 0 };
     object.number("tokens_total", tokens.input + tokens.output + lost);
     tokens.write_usage(emitter, &mut object);
 
     let cost_nano = tokens.input * model.input_nano + tokens.output * model.output_nano;
     let noise = random.percent(20);
     object.member("cost_usd", |out| write_cost(cost_nano, emitter, noise, out));
-    object.text(
-        "cost_calculation",
-        if random.percent(15) {
-            "api_reported"
-        } else {
-            "estimated"
-        },
-    );
+    object.text("cost_calculation", if random.percent(15) { "api_reported" } else { "estimated" });
     if random.percent(60) {
         object.number("duration_ms", random.skewed(80, 45_000));
     }
@@ -159,11 +136,7 @@ impl Tokens {
             (0, _) => random.skewed(2_000, 60_000),
             _ => random.skewed(150, 6_000),
         };
-        let output = if agent == 0 {
-            random.skewed(200, 8_000)
-        } else {
-            random.skewed(20, 1_200)
-        };
+        let output = if agent == 0 { random.skewed(200, 8_000) } else { random.skewed(20, 1_200) };
         let with_usage = random.percent(match model.provider {
             "anthropic" => 60,
             "openai" => 40,
@@ -171,17 +144,9 @@ impl Tokens {
             _ => 5,
         });
         if !with_usage {
-            return Tokens {
-                input,
-                output,
-                usage: None,
-            };
+            return Tokens { input, output, usage: None };
         }
-        let cache_read = if random.percent(80) {
-            random.below(input * 3 / 4)
-        } else {
-            0
-        };
+        let cache_read = if random.percent(80) { random.below(input * 3 / 4) } else { 0 };
         let rest = input - cache_read;
         let (mut cache_write_5m, mut cache_write_1h) = (0, 0);
         if model.provider == "anthropic" {
@@ -200,17 +165,9 @@ impl Tokens {
         };
         if exclusive {
             let (input, output) = (rest - cache_write_5m - cache_write_1h, output - reasoning);
-            return Tokens {
-                input,
-                output,
-                usage: Some(usage),
-            };
+            return Tokens { input, output, usage: Some(usage) };
         }
-        Tokens {
-            input,
-            output,
-            usage: Some(usage),
-        }
+        Tokens { input, output, usage: Some(usage) }
     }
 
     fn write_usage(&self, emitter: Emitter, object: &mut Object) {
@@ -245,11 +202,7 @@ fn write_unknown_fields(object: &mut Object, random: &mut Random) {
         }
         1 => object.raw(
             "labels",
-            format_args!(
-                "{{\"wave\":{},\"host\":\"jotunheim-\\u00fc{}\"}}",
-                random.below(8),
-                random.below(20)
-            ),
+            format_args!("{{\"wave\":{},\"host\":\"jotunheim-\\u00fc{}\"}}", random.below(8), random.below(20)),
         ),
         _ => object.raw("tags", format_args!("[\"nightly\",\"squad-{}\",null]", random.below(9))),
     }

@@ -29,20 +29,12 @@ pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
 
 /// The lowest `count` hexadecimal digits of a number.
 pub(super) fn put_hex(out: &mut Vec<u8>, number: u64, count: u32) {
-    out.extend(
-        (0..count)
-            .rev()
-            .map(|place| b"0123456789abcdef"[(number >> (4 * place)) as usize & 0xF]),
-    );
+    out.extend((0..count).rev().map(|place| b"0123456789abcdef"[(number >> (4 * place)) as usize & 0xF]));
 }
 
 /// The lowest `count` decimal digits of a number, with zeros in front.
 fn put_digits(out: &mut Vec<u8>, number: u64, count: u32) {
-    out.extend(
-        (0..count)
-            .rev()
-            .map(|place| b'0' + (number / 10_u64.pow(place) % 10) as u8),
-    );
+    out.extend((0..count).rev().map(|place| b'0' + (number / 10_u64.pow(place) % 10) as u8));
 }
 
 /// A JSON object in an emitter's habits. Names and texts are ours and need no escapes.
@@ -55,11 +47,7 @@ pub(super) struct Object<'a> {
 impl<'a> Object<'a> {
     pub fn open(emitter: Emitter, out: &'a mut Vec<u8>) -> Object<'a> {
         out.push(b'{');
-        Object {
-            out,
-            emitter,
-            empty: true,
-        }
+        Object { out, emitter, empty: true }
     }
 
     pub fn member(&mut self, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
@@ -200,11 +188,7 @@ pub(super) fn write_cost(nano: u64, emitter: Emitter, noise: bool, out: &mut Vec
             0 => put(out, format_args!("{lead}e-{:02}", -exponent)),
             _ => put(
                 out,
-                format_args!(
-                    "{lead}.{rest:0width$}e-{:02}",
-                    -exponent - places as i32,
-                    width = places as usize
-                ),
+                format_args!("{lead}.{rest:0width$}e-{:02}", -exponent - places as i32, width = places as usize),
             ),
         }
     }

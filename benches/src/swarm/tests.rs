@@ -53,14 +53,7 @@ fn a_slot_does_not_depend_on_the_slots_written_before() {
 #[test]
 fn another_seed_gives_other_events() {
     let all = |seed| -> HashSet<Vec<u8>> {
-        lines(SwarmConfig {
-            seed,
-            malformed_per_million: 0,
-            ..config()
-        })
-        .into_iter()
-        .map(|(_, line, _)| line)
-        .collect()
+        lines(SwarmConfig { seed, malformed_per_million: 0, ..config() }).into_iter().map(|(_, line, _)| line).collect()
     };
     assert_eq!(all(1).intersection(&all(2)).count(), 0);
 }
@@ -73,18 +66,11 @@ fn a_repetition_has_the_bytes_and_the_key_of_an_earlier_event() {
         if let Slot::Duplicate { of } = *what {
             assert!(of < slot as u64, "slot {slot} repeats slot {of}, which comes later");
             assert!(slot as u64 - of <= REPEAT_DISTANCE_MAX);
-            assert_eq!(
-                (line, key),
-                (&lines[of as usize].1, &lines[of as usize].2),
-                "slot {slot}"
-            );
+            assert_eq!((line, key), (&lines[of as usize].1, &lines[of as usize].2), "slot {slot}");
             repeated += 1;
         }
     }
-    assert!(
-        (300..500).contains(&repeated),
-        "{repeated} repetitions among 20000 slots, expected about 400"
-    );
+    assert!((300..500).contains(&repeated), "{repeated} repetitions among 20000 slots, expected about 400");
 }
 
 #[test]
@@ -93,11 +79,7 @@ fn event_ids_are_unique_but_for_repetitions() {
     for (what, line, _) in lines(config()) {
         if matches!(what, Slot::Event | Slot::Late | Slot::Unpriced) {
             let event: Value = serde_json::from_slice(&line).expect("an event is JSON");
-            assert!(
-                seen.insert(event["event_id"].to_string()),
-                "{} twice",
-                event["event_id"]
-            );
+            assert!(seen.insert(event["event_id"].to_string()), "{} twice", event["event_id"]);
         }
     }
     assert!(seen.len() > 19_000);
@@ -120,27 +102,18 @@ fn events_have_what_the_contract_requires_and_malformed_lines_lack_it() {
     for (what, line, key) in lines(config()) {
         assert!(!key.is_empty() && !line.contains(&b'\n') && line.len() < 1_100);
         let event = serde_json::from_slice::<Value>(&line).unwrap_or_default();
-        let complete = required_text.iter().all(|name| {
-            event[name]
-                .as_str()
-                .is_some_and(|text| text != "yesterday, around noon")
-        }) && ["tokens_input", "tokens_output", "tokens_total"]
-            .iter()
-            .all(|name| event[name].is_u64());
+        let complete =
+            required_text.iter().all(|name| event[name].as_str().is_some_and(|text| text != "yesterday, around noon"))
+                && ["tokens_input", "tokens_output", "tokens_total"].iter().all(|name| event[name].is_u64());
         assert_eq!(complete, what != Slot::Malformed, "{}", String::from_utf8_lossy(&line));
         malformed += usize::from(what == Slot::Malformed);
         if complete {
             assert_eq!(event["agent_task_id"].as_str().map(str::as_bytes), Some(&key[..]));
-            let cost = event["cost_usd"]
-                .as_str()
-                .map_or_else(|| event["cost_usd"].to_string(), str::to_owned);
+            let cost = event["cost_usd"].as_str().map_or_else(|| event["cost_usd"].to_string(), str::to_owned);
             assert!(cost.parse::<f64>().is_ok(), "cost_usd is {cost}");
         }
     }
-    assert!(
-        (60..150).contains(&malformed),
-        "{malformed} malformed lines among 20000 slots, expected about 100"
-    );
+    assert!((60..150).contains(&malformed), "{malformed} malformed lines among 20000 slots, expected about 100");
 }
 
 #[test]
@@ -189,17 +162,7 @@ fn costs_are_written_as_python_writes_them() {
 #[test]
 fn a_config_out_of_range_is_refused_with_the_field_and_the_value() {
     let error = Swarm::new(SwarmConfig { agents: 1, ..config() }).expect_err("one agent is no swarm");
-    assert_eq!(
-        error.to_string(),
-        "`agents` is 1, expected 2 to 10000 (one orchestrator and its workers)"
-    );
-    let all = SwarmConfig {
-        duplicates_per_million: 900_000,
-        late_per_million: 200_000,
-        ..config()
-    };
-    assert_eq!(
-        Swarm::new(all).expect_err("more than all"),
-        SwarmError::MoreThanAll(1_106_000)
-    );
+    assert_eq!(error.to_string(), "`agents` is 1, expected 2 to 10000 (one orchestrator and its workers)");
+    let all = SwarmConfig { duplicates_per_million: 900_000, late_per_million: 200_000, ..config() };
+    assert_eq!(Swarm::new(all).expect_err("more than all"), SwarmError::MoreThanAll(1_106_000));
 }

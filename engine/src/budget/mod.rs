@@ -60,12 +60,7 @@ pub struct Budget {
     #[serde(default)]
     pub period: PeriodKind,
     /// IANA time zone whose midnights bound the periods, e.g. `America/New_York`. Default `UTC`.
-    #[serde(
-        rename = "timezone",
-        default = "utc",
-        deserialize_with = "from_text",
-        serialize_with = "zone_name"
-    )]
+    #[serde(rename = "timezone", default = "utc", deserialize_with = "from_text", serialize_with = "zone_name")]
     #[schemars(with = "String")]
     pub zone: Tz,
     /// Which events count. Default: all.
@@ -126,16 +121,8 @@ fn utc() -> Tz {
 
 fn default_thresholds() -> Vec<Threshold> {
     vec![
-        Threshold {
-            percent: Percent(750),
-            severity: Severity::Warning,
-            throttle: false,
-        },
-        Threshold {
-            percent: Percent(950),
-            severity: Severity::Critical,
-            throttle: true,
-        },
+        Threshold { percent: Percent(750), severity: Severity::Warning, throttle: false },
+        Threshold { percent: Percent(950), severity: Severity::Critical, throttle: true },
     ]
 }
 
@@ -157,12 +144,7 @@ impl Budget {
         let mut expect = |holds: bool, key: &str, value: &dyn fmt::Debug, expected: &str| {
             if !holds {
                 let (key, value) = (key.to_owned(), format!("{value:?}"));
-                errors.push(BudgetError {
-                    budget: self.id.clone(),
-                    key,
-                    value,
-                    expected: expected.to_owned(),
-                });
+                errors.push(BudgetError { budget: self.id.clone(), key, value, expected: expected.to_owned() });
             }
         };
         let id = &self.id.0;
@@ -173,34 +155,14 @@ impl Budget {
             id,
             "1 to 128 letters, digits, \".\", \"_\" or \"-\"",
         );
-        expect(
-            self.amount > Money::ZERO,
-            "amount_usd",
-            &self.amount.to_string(),
-            "an amount above 0",
-        );
-        expect(
-            self.description.len() <= DESCRIPTION_BYTES_MAX,
-            "description",
-            &self.description,
-            "at most 1024 bytes",
-        );
+        expect(self.amount > Money::ZERO, "amount_usd", &self.amount.to_string(), "an amount above 0");
+        expect(self.description.len() <= DESCRIPTION_BYTES_MAX, "description", &self.description, "at most 1024 bytes");
         for (name, value) in scope::SCOPE_FIELDS.iter().zip(self.scope.values()) {
-            expect(
-                value.is_none_or(is_name),
-                &format!("scope.{name}"),
-                &value.unwrap_or_default(),
-                NAME_EXPECTED,
-            );
+            expect(value.is_none_or(is_name), &format!("scope.{name}"), &value.unwrap_or_default(), NAME_EXPECTED);
         }
         for (name, owner) in [("technical", &self.owners.technical), ("finance", &self.owners.finance)] {
             let owner = owner.as_deref();
-            expect(
-                owner.is_none_or(is_name),
-                &format!("owners.{name}"),
-                &owner.unwrap_or_default(),
-                NAME_EXPECTED,
-            );
+            expect(owner.is_none_or(is_name), &format!("owners.{name}"), &owner.unwrap_or_default(), NAME_EXPECTED);
         }
 
         let count = self.thresholds.len();
@@ -230,26 +192,11 @@ impl Budget {
 
         let policy = &self.throttle;
         let factor = policy.concurrency_factor;
-        expect(
-            factor <= Factor::ONE,
-            "throttle.concurrency_factor",
-            &factor.to_string(),
-            "a number from 0 to 1",
-        );
+        expect(factor <= Factor::ONE, "throttle.concurrency_factor", &factor.to_string(), "a number from 0 to 1");
         let count = policy.model_substitutions.len();
-        expect(
-            count <= SUBSTITUTIONS_MAX,
-            "throttle.model_substitutions",
-            &count,
-            "at most 64 entries",
-        );
+        expect(count <= SUBSTITUTIONS_MAX, "throttle.model_substitutions", &count, "at most 64 entries");
         for (from, to) in &policy.model_substitutions {
-            expect(
-                is_name(from) && is_name(to),
-                &format!("throttle.model_substitutions.{from:?}"),
-                to,
-                NAME_EXPECTED,
-            );
+            expect(is_name(from) && is_name(to), &format!("throttle.model_substitutions.{from:?}"), to, NAME_EXPECTED);
         }
         for from in policy.circular_models() {
             let key = format!("throttle.model_substitutions.{from:?}");
@@ -261,12 +208,7 @@ impl Budget {
             );
         }
         let commands = *policy != ThrottlePolicy::free() || !self.thresholds.iter().any(|threshold| threshold.throttle);
-        expect(
-            commands,
-            "throttle",
-            &"",
-            "a restriction, because a threshold has throttle = true",
-        );
+        expect(commands, "throttle", &"", "a restriction, because a threshold has throttle = true");
         errors
     }
 }
@@ -346,11 +288,7 @@ macro_rules! decimal_text {
     };
 }
 
-decimal_text!(
-    Percent,
-    1,
-    "a percentage with at most one decimal, such as 75 or \"99.5\""
-);
+decimal_text!(Percent, 1, "a percentage with at most one decimal, such as 75 or \"99.5\"");
 decimal_text!(Factor, 3, "a factor with at most three decimals, such as \"0.5\"");
 
 /// Reads a decimal with at most `digits` decimals as a count of 10^-digits. No float on the way (MONEY-1).
@@ -365,10 +303,7 @@ fn fixed_from_text(text: &str, digits: usize) -> Option<i128> {
     if decimals.len() > digits {
         return None;
     }
-    format!("{whole}{decimals:0<digits$}")
-        .parse::<i128>()
-        .ok()?
-        .checked_mul(sign)
+    format!("{whole}{decimals:0<digits$}").parse::<i128>().ok()?.checked_mul(sign)
 }
 
 /// Writes a count of 10^-digits as a decimal with at least `digits_min` decimals.
@@ -377,11 +312,7 @@ fn fixed_to_text(value: i128, digits: usize, digits_min: usize) -> String {
     let mut text = format!("{:0>width$}", value.unsigned_abs(), width = digits + 1);
     let decimals = text.split_off(text.len() - digits);
     let kept = decimals.trim_end_matches('0').len().max(digits_min);
-    if kept == 0 {
-        format!("{sign}{text}")
-    } else {
-        format!("{sign}{text}.{}", &decimals[..kept])
-    }
+    if kept == 0 { format!("{sign}{text}") } else { format!("{sign}{text}.{}", &decimals[..kept]) }
 }
 
 /// Money for a sentence: whole cents, rounded towards zero, from one dollar on.
@@ -407,8 +338,7 @@ fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(deseriali
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-            text.parse()
-                .map_err(|error| E::custom(format_args!("{text:?}: {error}")))
+            text.parse().map_err(|error| E::custom(format_args!("{text:?}: {error}")))
         }
 
         fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
@@ -445,18 +375,14 @@ mod json_number {
     use super::*;
 
     pub fn serialize<T: fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-        RawValue::from_string(value.to_string())
-            .map_err(ser::Error::custom)?
-            .serialize(serializer)
+        RawValue::from_string(value.to_string()).map_err(ser::Error::custom)?.serialize(serializer)
     }
 
     pub fn deserialize<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<T, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
-        text.get()
-            .parse()
-            .map_err(|error| de::Error::custom(format_args!("{}: {error}", text.get())))
+        text.get().parse().map_err(|error| de::Error::custom(format_args!("{}: {error}", text.get())))
     }
 }
 
@@ -473,19 +399,12 @@ pub(crate) mod tests {
     /// A monthly budget for `environment=prod` with the default thresholds and policy.
     pub(crate) fn budget(amount_usd: &str) -> Budget {
         let rest = "scope.environment = \"prod\"\nowners.finance = \"cfo@example.org\"";
-        parse(&format!(
-            "id = \"platform-month\"\namount_usd = \"{amount_usd}\"\n{rest}"
-        ))
-        .unwrap()
+        parse(&format!("id = \"platform-month\"\namount_usd = \"{amount_usd}\"\n{rest}")).unwrap()
     }
 
     /// November 2026 in New York.
     pub(crate) fn period() -> Period {
-        period_of(
-            PeriodKind::Monthly,
-            Tz::America__New_York,
-            EventTime(1_795_392_000_000_000),
-        )
+        period_of(PeriodKind::Monthly, Tz::America__New_York, EventTime(1_795_392_000_000_000))
     }
 
     fn parse(toml: &str) -> Result<Budget, String> {
@@ -523,19 +442,13 @@ pub(crate) mod tests {
 
     #[test]
     fn a_budget_reads_from_toml_exactly_and_writes_back_the_same() {
-        let [budget] = &toml::from_str::<File>(FULL).unwrap().budget[..] else {
-            panic!("one budget")
-        };
+        let [budget] = &toml::from_str::<File>(FULL).unwrap().budget[..] else { panic!("one budget") };
         assert_eq!(budget.amount, usd("2000"));
         assert_eq!((budget.zone, budget.period), (Tz::America__New_York, PeriodKind::Daily));
         assert_eq!(budget.scope.key(), "environment=prod/project_id=ravenhelm-platform");
         assert_eq!(
             budget.thresholds[1],
-            Threshold {
-                percent: Percent(995),
-                severity: Severity::Critical,
-                throttle: true
-            }
+            Threshold { percent: Percent(995), severity: Severity::Critical, throttle: true }
         );
         assert_eq!(budget.throttle.concurrency_factor.thousandths(), 250);
         assert!(budget.throttle.disable_noncritical && !budget.throttle.queue_tasks);
@@ -546,15 +459,9 @@ pub(crate) mod tests {
     #[test]
     fn what_is_left_out_is_the_policy_of_75_and_95_percent_per_month_in_utc() {
         let budget = parse("id = \"all\"\namount_usd = \"0.5\"").unwrap();
-        assert_eq!(
-            (budget.zone, budget.period, budget.scope.key().as_str()),
-            (Tz::UTC, PeriodKind::Monthly, "*")
-        );
-        let percents: Vec<String> = budget
-            .thresholds
-            .iter()
-            .map(|t| format!("{}{:?}{}", t.percent, t.severity, t.throttle))
-            .collect();
+        assert_eq!((budget.zone, budget.period, budget.scope.key().as_str()), (Tz::UTC, PeriodKind::Monthly, "*"));
+        let percents: Vec<String> =
+            budget.thresholds.iter().map(|t| format!("{}{:?}{}", t.percent, t.severity, t.throttle)).collect();
         assert_eq!(percents, ["75Warningfalse", "95Criticaltrue"]);
         assert_eq!(budget.throttle, ThrottlePolicy::default());
         assert_eq!(budget.validate(), []);
@@ -613,10 +520,7 @@ pub(crate) mod tests {
         );
         let (one, two) = (budget("1"), budget("2"));
         let error = validate_all(&[one.clone(), two]).unwrap_err().remove(0).to_string();
-        assert_eq!(
-            error,
-            r#"budget "platform-month": id = "platform-month": expected an id that no other budget has"#
-        );
+        assert_eq!(error, r#"budget "platform-month": id = "platform-month": expected an id that no other budget has"#);
         assert_eq!(validate_all(&[one]), Ok(()));
     }
 
@@ -625,17 +529,8 @@ pub(crate) mod tests {
         let schema = serde_json::to_value(schemars::schema_for!(Budget)).unwrap();
         let properties = schema["properties"].as_object().unwrap();
         let keys: Vec<&str> = properties.keys().map(String::as_str).collect();
-        let mut expected = [
-            "id",
-            "amount_usd",
-            "period",
-            "timezone",
-            "scope",
-            "threshold",
-            "throttle",
-            "owners",
-            "description",
-        ];
+        let mut expected =
+            ["id", "amount_usd", "period", "timezone", "scope", "threshold", "throttle", "owners", "description"];
         expected.sort_unstable();
         assert_eq!(
             {
@@ -645,39 +540,24 @@ pub(crate) mod tests {
             },
             expected
         );
-        assert!(
-            properties.values().all(|key| key["description"].is_string()),
-            "{schema:#}"
-        );
+        assert!(properties.values().all(|key| key["description"].is_string()), "{schema:#}");
         assert_eq!(properties["timezone"]["default"], "UTC");
         assert_eq!(properties["threshold"]["default"][1]["percent"], "95");
     }
 
     #[test]
     fn decimals_keep_their_digits_both_ways() {
-        for (text, value) in [
-            ("0", 0),
-            ("0.5", 500),
-            ("1.000", 1_000),
-            ("12.345", 12_345),
-            ("-0.001", -1),
-            ("7.0000", 7_000),
-        ] {
+        for (text, value) in
+            [("0", 0), ("0.5", 500), ("1.000", 1_000), ("12.345", 12_345), ("-0.001", -1), ("7.0000", 7_000)]
+        {
             assert_eq!(fixed_from_text(text, 3), Some(value), "{text}");
         }
         for text in ["", ".5", "1.", "1e3", "0.0001", "+1", "--1", "1.2.3", "١"] {
             assert_eq!(fixed_from_text(text, 3), None, "{text}");
         }
+        assert_eq!([-1, 0, 500, 12_345].map(|value| fixed_to_text(value, 3, 0)), ["-0.001", "0", "0.5", "12.345"]);
         assert_eq!(
-            [-1, 0, 500, 12_345].map(|value| fixed_to_text(value, 3, 0)),
-            ["-0.001", "0", "0.5", "12.345"]
-        );
-        assert_eq!(
-            [
-                readable(usd("1912.349")),
-                readable(usd("-1912.349")),
-                readable(usd("0.0005"))
-            ],
+            [readable(usd("1912.349")), readable(usd("-1912.349")), readable(usd("0.0005"))],
             ["1912.34", "-1912.34", "0.0005"]
         );
     }

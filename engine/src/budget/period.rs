@@ -57,11 +57,7 @@ pub fn period_of(kind: PeriodKind, zone: Tz, at: EventTime) -> Period {
         let next = kind.following(first);
         let end = start_of(zone, next);
         if micros < end.0 {
-            return Period {
-                start: start_of(zone, first),
-                end,
-                label: kind.label(first),
-            };
+            return Period { start: start_of(zone, first), end, label: kind.label(first) };
         }
         first = next;
     }
@@ -108,11 +104,7 @@ fn end_of_gap(zone: Tz, midnight: NaiveDateTime) -> NaiveDateTime {
     let (mut before, mut after) = (-86_400_i64, 86_400_i64);
     while after - before > 1 {
         let middle = before.midpoint(after);
-        if zone
-            .from_utc_datetime(&(midnight + TimeDelta::seconds(middle)))
-            .naive_local()
-            < midnight
-        {
+        if zone.from_utc_datetime(&(midnight + TimeDelta::seconds(middle))).naive_local() < midnight {
             before = middle;
         } else {
             after = middle;

@@ -45,12 +45,7 @@ pub fn crossings(budget: &Budget, before: Money, after: Money) -> Vec<Crossing> 
         .iter()
         .enumerate()
         .filter(|(_, t)| !t.percent.reached(before, budget.amount) && t.percent.reached(after, budget.amount))
-        .map(|(threshold, t)| Crossing {
-            threshold,
-            percent: t.percent,
-            severity: t.severity,
-            throttle: t.throttle,
-        })
+        .map(|(threshold, t)| Crossing { threshold, percent: t.percent, severity: t.severity, throttle: t.throttle })
         .collect()
 }
 
@@ -99,12 +94,7 @@ pub struct Standing {
 /// Where `budget` stands when `spent` has been spent in a period.
 pub fn standing(budget: &Budget, spent: Money) -> Standing {
     let mut standing = Standing::default();
-    for (index, t) in budget
-        .thresholds
-        .iter()
-        .enumerate()
-        .filter(|(_, t)| t.percent.reached(spent, budget.amount))
-    {
+    for (index, t) in budget.thresholds.iter().enumerate().filter(|(_, t)| t.percent.reached(spent, budget.amount)) {
         standing.level = standing.level.max(t.severity.into());
         standing.reached = Some(index);
         if t.throttle {
@@ -164,12 +154,7 @@ impl fmt::Display for AlertId {
 /// A UUID (version 8) made of SHA-256 over budget, period label and percentage.
 pub fn alert_id(budget: &BudgetId, period: &Period, threshold: Percent) -> AlertId {
     let mut hash = Sha256::new();
-    for part in [
-        "costhelm.alert.v1/threshold",
-        &budget.0,
-        &period.label,
-        &threshold.to_string(),
-    ] {
+    for part in ["costhelm.alert.v1/threshold", &budget.0, &period.label, &threshold.to_string()] {
         // The length first: no two lists of parts give the same bytes.
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
@@ -285,10 +270,7 @@ mod tests {
         assert!(crossings(&budget, usd("96"), usd("-5")).is_empty());
         assert!(crossings(&budget, usd("96"), usd("96")).is_empty());
         let ids = |from: &str, to: &str| -> Vec<AlertId> {
-            crossings(&budget, usd(from), usd(to))
-                .iter()
-                .map(|c| alert_id(&budget.id, &period, c.percent))
-                .collect()
+            crossings(&budget, usd(from), usd(to)).iter().map(|c| alert_id(&budget.id, &period, c.percent)).collect()
         };
         assert_eq!(ids("70", "80"), ids("60", "76"));
     }
@@ -298,20 +280,9 @@ mod tests {
         let budget = budget("100");
         let at = |spent: &str| standing(&budget, usd(spent));
         assert_eq!(at("74.99"), Standing::default());
-        assert_eq!(
-            at("75"),
-            Standing {
-                level: Level::Warning,
-                reached: Some(0),
-                ..Standing::default()
-            }
-        );
-        let critical = Standing {
-            level: Level::Critical,
-            reached: Some(1),
-            throttle: Level::Critical,
-            throttled_by: Some(1),
-        };
+        assert_eq!(at("75"), Standing { level: Level::Warning, reached: Some(0), ..Standing::default() });
+        let critical =
+            Standing { level: Level::Critical, reached: Some(1), throttle: Level::Critical, throttled_by: Some(1) };
         assert_eq!(at("95"), critical);
         assert_eq!(at("94.999999").throttle, Level::None);
     }
@@ -319,10 +290,7 @@ mod tests {
     #[test]
     fn alert_ids_differ_by_budget_period_and_threshold_and_never_change_between_releases() {
         let (id, this) = (BudgetId("platform-month".into()), period());
-        let next = Period {
-            label: "2026-12".into(),
-            ..this.clone()
-        };
+        let next = Period { label: "2026-12".into(), ..this.clone() };
         let percent = |text: &str| text.parse::<Percent>().unwrap();
         let first = alert_id(&id, &this, percent("75"));
         assert_eq!(first.0, "05b552d7-21dd-8519-bb24-662d0c0fde79");
@@ -343,20 +311,14 @@ mod tests {
         let event = alert(&budget, &period, &crossing, spent, at, "node-1");
         let text = serde_json::to_string(&event).unwrap();
         assert_eq!(serde_json::from_str::<CloudEvent<AlertData>>(&text).unwrap(), event);
-        assert!(
-            text.contains(r#""threshold_percent":95,"throttle":true,"utilization":0.9512,"#),
-            "{text}"
-        );
+        assert!(text.contains(r#""threshold_percent":95,"throttle":true,"utilization":0.9512,"#), "{text}");
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["id"], json["data"]["alert_id"]);
         assert_eq!(json["source"], "costhelm/node-1");
         assert_eq!(json["type"], "costhelm.alert.v1");
         assert_eq!(json["time"], "2026-11-23T00:00:00Z");
         assert_eq!(json["data"]["spent_usd"], "1902.420000000000000001");
-        assert_eq!(
-            json["data"]["recipients"],
-            serde_json::json!({"finance": "cfo@example.org"})
-        );
+        assert_eq!(json["data"]["recipients"], serde_json::json!({"finance": "cfo@example.org"}));
         assert_eq!(
             json["data"]["message"],
             "Budget platform-month (environment=prod) has spent 1902.42 of 2000 USD in 2026-11: 95.12 %, past its critical threshold of \

@@ -11,14 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The field names of a scope, outermost first: the order in which [`Scope::key`] writes them.
-pub const SCOPE_FIELDS: [&str; 6] = [
-    "environment",
-    "org_id",
-    "business_unit_id",
-    "team_id",
-    "project_id",
-    "agent_role",
-];
+pub const SCOPE_FIELDS: [&str; 6] =
+    ["environment", "org_id", "business_unit_id", "team_id", "project_id", "agent_role"];
 
 /// Which events count: all given fields must match, a field left out matches anything, no field at all matches every
 /// event.
@@ -59,45 +53,25 @@ pub struct ScopeOf<'a> {
 
 impl ScopeOf<'_> {
     fn values(&self) -> [&str; 6] {
-        [
-            self.environment,
-            self.org_id,
-            self.business_unit_id,
-            self.team_id,
-            self.project_id,
-            self.agent_role,
-        ]
+        [self.environment, self.org_id, self.business_unit_id, self.team_id, self.project_id, self.agent_role]
     }
 }
 
 impl Scope {
     /// The values in the order of [`SCOPE_FIELDS`].
     pub fn values(&self) -> [Option<&str>; 6] {
-        [
-            &self.environment,
-            &self.org_id,
-            &self.business_unit_id,
-            &self.team_id,
-            &self.project_id,
-            &self.agent_role,
-        ]
-        .map(|value| value.as_deref())
+        [&self.environment, &self.org_id, &self.business_unit_id, &self.team_id, &self.project_id, &self.agent_role]
+            .map(|value| value.as_deref())
     }
 
     /// Whether an event (or agent) with these fields belongs to the scope.
     pub fn matches(&self, of: &ScopeOf<'_>) -> bool {
-        self.values()
-            .iter()
-            .zip(of.values())
-            .all(|(want, have)| want.is_none_or(|want| want == have))
+        self.values().iter().zip(of.values()).all(|(want, have)| want.is_none_or(|want| want == have))
     }
 
     /// Whether every event that matches `other` matches this scope too.
     pub fn covers(&self, other: &Scope) -> bool {
-        self.values()
-            .iter()
-            .zip(other.values())
-            .all(|(want, have)| want.is_none() || *want == have)
+        self.values().iter().zip(other.values()).all(|(want, have)| want.is_none() || *want == have)
     }
 
     /// The canonical spelling: `environment=prod/project_id=x`, or `*` for everything. `%`, `/`, `=` and control
@@ -183,12 +157,7 @@ mod tests {
 
     #[test]
     fn an_event_belongs_when_every_given_field_is_equal_and_absence_never_matches_a_given_field() {
-        let event = ScopeOf {
-            environment: "prod",
-            org_id: "ravenhelm",
-            agent_role: "worker",
-            ..ScopeOf::default()
-        };
+        let event = ScopeOf { environment: "prod", org_id: "ravenhelm", agent_role: "worker", ..ScopeOf::default() };
         assert!(scope("*").matches(&event));
         assert!(scope("environment=prod/agent_role=worker").matches(&event));
         assert!(!scope("environment=prod/agent_role=orchestrator").matches(&event));
@@ -204,11 +173,7 @@ mod tests {
 
     #[test]
     fn a_key_is_readable_and_separators_inside_values_are_escaped() {
-        let tricky = Scope {
-            org_id: Some("a/b=c%d".into()),
-            project_id: Some("*".into()),
-            ..Scope::default()
-        };
+        let tricky = Scope { org_id: Some("a/b=c%d".into()), project_id: Some("*".into()), ..Scope::default() };
         assert_eq!(tricky.key(), "org_id=a%2Fb%3Dc%25d/project_id=*");
         assert_eq!(Scope::default().key(), "*");
     }
@@ -226,10 +191,7 @@ mod tests {
             "org_id=%é",
         ] {
             let message = bad.parse::<Scope>().unwrap_err().to_string();
-            assert!(
-                message.contains(&format!("{bad:?}")) && message.contains("environment, org_id"),
-                "{message}"
-            );
+            assert!(message.contains(&format!("{bad:?}")) && message.contains("environment, org_id"), "{message}");
         }
     }
 

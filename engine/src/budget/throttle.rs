@@ -103,11 +103,7 @@ impl ThrottlePolicy {
         if self.concurrency_factor < Factor::ONE {
             orders.push(format!("run at {} of their concurrency", self.concurrency_factor));
         }
-        orders.extend(
-            self.model_substitutions
-                .iter()
-                .map(|(from, to)| format!("use {to} for {from}")),
-        );
+        orders.extend(self.model_substitutions.iter().map(|(from, to)| format!("use {to} for {from}")));
         if self.disable_noncritical {
             orders.push("stop if they are non-critical".to_owned());
         }
@@ -181,37 +177,17 @@ impl ThrottleCommand {
         let mut ranked: Vec<(Standing, Utilization, Spend<'a>)> = spends
             .into_iter()
             .filter(|spend| spend.budget.scope == *scope)
-            .map(|s| {
-                (
-                    standing(s.budget, s.spent),
-                    Utilization::of(s.spent, s.budget.amount),
-                    s,
-                )
-            })
+            .map(|s| (standing(s.budget, s.spent), Utilization::of(s.spent, s.budget.amount), s))
             .collect();
         ranked.sort_by_key(|(standing, utilization, s)| (Reverse((standing.throttle, *utilization)), &s.budget.id));
         let &(lead, utilization, Spend { budget, period, spent }) = ranked.first()?;
         // Those that throttle stand first; in a release all stand below every throttling threshold.
         let throttling = ranked.partition_point(|(standing, ..)| standing.throttle > Level::None);
         let policy = ThrottlePolicy::merge(ranked[..throttling].iter().map(|(_, _, s)| &s.budget.throttle));
-        let counted = if throttling == 0 {
-            &ranked[..]
-        } else {
-            &ranked[..throttling]
-        };
+        let counted = if throttling == 0 { &ranked[..] } else { &ranked[..throttling] };
         let expires_at = counted.iter().map(|(_, _, s)| s.period.end).max()?;
-        let budgets: Vec<BudgetId> = ranked[..throttling]
-            .iter()
-            .map(|(_, _, s)| s.budget.id.clone())
-            .collect();
-        let reason = reason(
-            &Spend { budget, period, spent },
-            lead,
-            utilization,
-            &policy,
-            &budgets,
-            expires_at,
-        );
+        let budgets: Vec<BudgetId> = ranked[..throttling].iter().map(|(_, _, s)| s.budget.id.clone()).collect();
+        let reason = reason(&Spend { budget, period, spent }, lead, utilization, &policy, &budgets, expires_at);
         Some(Self {
             level: lead.throttle,
             concurrency_factor: policy.concurrency_factor,
@@ -281,14 +257,7 @@ impl ThrottleCommand {
 
     /// The body for the throttle topic.
     pub fn cloud_event(&self, instance: &str) -> CloudEvent<ThrottleCommand> {
-        CloudEvent::new(
-            self.event_id(),
-            instance,
-            THROTTLE_TYPE,
-            self.issued_at,
-            self.scope.key(),
-            self.clone(),
-        )
+        CloudEvent::new(self.event_id(), instance, THROTTLE_TYPE, self.issued_at, self.scope.key(), self.clone())
     }
 
     /// The same command in the squad's own event shape.
@@ -323,9 +292,8 @@ fn reason(
         return format!("{spent}, below its throttling thresholds: {agents} run freely.");
     };
     let mut also = String::new();
-    for (other, lead_in) in budgets[1..]
-        .iter()
-        .zip(std::iter::once(" Also throttled by ").chain(std::iter::repeat(", ")))
+    for (other, lead_in) in
+        budgets[1..].iter().zip(std::iter::once(" Also throttled by ").chain(std::iter::repeat(", ")))
     {
         also.push_str(lead_in);
         also.push_str(&other.0);
@@ -378,10 +346,7 @@ pub fn most_restrictive<'a>(
             *kept = command;
         }
     }
-    let mut live: Vec<&ThrottleCommand> = latest
-        .into_values()
-        .filter(|command| now < command.expires_at)
-        .collect();
+    let mut live: Vec<&ThrottleCommand> = latest.into_values().filter(|command| now < command.expires_at).collect();
     // Stable: equal ones stay in the order of their scopes.
     live.sort_by_key(|command| Reverse((command.level, command.utilization)));
     let level = live.first()?.level;
@@ -395,10 +360,7 @@ pub fn most_restrictive<'a>(
         model_substitutions: policy.model_substitutions,
         disable_noncritical: policy.disable_noncritical,
         queue_tasks: policy.queue_tasks,
-        budgets: live
-            .iter()
-            .flat_map(|command| command.budgets.iter().cloned())
-            .collect(),
+        budgets: live.iter().flat_map(|command| command.budgets.iter().cloned()).collect(),
         expires_at,
         reasons: live.iter().map(|command| command.reason.clone()).collect(),
     })
@@ -464,10 +426,7 @@ mod tests {
     fn policy(factor: &str, substitutions: &[(&str, &str)]) -> ThrottlePolicy {
         ThrottlePolicy {
             concurrency_factor: factor.parse().unwrap(),
-            model_substitutions: substitutions
-                .iter()
-                .map(|(from, to)| (from.to_string(), to.to_string()))
-                .collect(),
+            model_substitutions: substitutions.iter().map(|(from, to)| (from.to_string(), to.to_string())).collect(),
             ..ThrottlePolicy::free()
         }
     }
@@ -479,11 +438,7 @@ mod tests {
             id: BudgetId(format!("of {scope}")),
             ..budget("100")
         };
-        let spend = Spend {
-            budget: &budget,
-            period: &period(),
-            spent: usd(spent),
-        };
+        let spend = Spend { budget: &budget, period: &period(), spent: usd(spent) };
         ThrottleCommand::for_scope(&budget.scope, [spend], sequence, NOW).unwrap()
     }
 
@@ -499,17 +454,10 @@ mod tests {
     #[test]
     fn past_95_percent_agents_are_told_to_slow_down_in_numbers_and_in_words() {
         let budget = budget("2000");
-        let spend = Spend {
-            budget: &budget,
-            period: &period(),
-            spent: usd("1902.42"),
-        };
+        let spend = Spend { budget: &budget, period: &period(), spent: usd("1902.42") };
         let command = ThrottleCommand::for_scope(&budget.scope, [spend], 7, NOW).unwrap();
         let text = serde_json::to_string(&command.cloud_event("node-1")).unwrap();
-        assert_eq!(
-            serde_json::from_str::<CloudEvent<ThrottleCommand>>(&text).unwrap(),
-            command.cloud_event("node-1")
-        );
+        assert_eq!(serde_json::from_str::<CloudEvent<ThrottleCommand>>(&text).unwrap(), command.cloud_event("node-1"));
         assert_eq!(
             text,
             concat!(
@@ -535,9 +483,7 @@ mod tests {
         assert_eq!((release.level, release.policy()), (Level::None, ThrottlePolicy::free()));
         assert!(release.budgets.is_empty());
         assert!(
-            release
-                .reason
-                .ends_with("below its throttling thresholds: agents in environment=prod run freely."),
+            release.reason.ends_with("below its throttling thresholds: agents in environment=prod run freely."),
             "{}",
             release.reason
         );
@@ -545,42 +491,16 @@ mod tests {
 
     #[test]
     fn budgets_of_one_scope_make_one_command_that_outlasts_the_shorter_period() {
-        let month = Budget {
-            throttle: policy("0.5", &[("a", "b")]),
-            ..budget("100")
-        };
-        let day = Budget {
-            id: BudgetId("day".into()),
-            throttle: policy("0.25", &[("a", "c"), ("b", "c")]),
-            ..budget("10")
-        };
-        let elsewhere = Budget {
-            scope: Scope::default(),
-            throttle: policy("0", &[]),
-            ..budget("1")
-        };
-        let today = Period {
-            start: NOW,
-            end: EventTime(NOW.0 + 86_400_000_000),
-            label: "2026-11-23".into(),
-        };
+        let month = Budget { throttle: policy("0.5", &[("a", "b")]), ..budget("100") };
+        let day =
+            Budget { id: BudgetId("day".into()), throttle: policy("0.25", &[("a", "c"), ("b", "c")]), ..budget("10") };
+        let elsewhere = Budget { scope: Scope::default(), throttle: policy("0", &[]), ..budget("1") };
+        let today = Period { start: NOW, end: EventTime(NOW.0 + 86_400_000_000), label: "2026-11-23".into() };
         let issue = |month_spent: &str, day_spent: &str| {
             let spends = [
-                Spend {
-                    budget: &month,
-                    period: &period(),
-                    spent: usd(month_spent),
-                },
-                Spend {
-                    budget: &day,
-                    period: &today,
-                    spent: usd(day_spent),
-                },
-                Spend {
-                    budget: &elsewhere,
-                    period: &today,
-                    spent: usd("5"),
-                },
+                Spend { budget: &month, period: &period(), spent: usd(month_spent) },
+                Spend { budget: &day, period: &today, spent: usd(day_spent) },
+                Spend { budget: &elsewhere, period: &today, spent: usd("5") },
             ];
             ThrottleCommand::for_scope(&month.scope, spends, 1, NOW).unwrap()
         };
@@ -605,22 +525,13 @@ mod tests {
             command("project_id=x", "10", policy("0", &[]), 1),
         ];
         let effective = most_restrictive(&commands, &WORKER, NOW).unwrap();
-        assert_eq!(
-            (effective.level, effective.concurrency_factor.to_string().as_str()),
-            (Level::Critical, "0.2")
-        );
+        assert_eq!((effective.level, effective.concurrency_factor.to_string().as_str()), (Level::Critical, "0.2"));
         assert_eq!(
             effective.budgets,
-            [
-                BudgetId("of agent_role=worker".into()),
-                BudgetId("of environment=prod".into())
-            ]
+            [BudgetId("of agent_role=worker".into()), BudgetId("of environment=prod".into())]
         );
         // a→b→c is followed; x→y would close a circle with y→x of the graver command.
-        assert_eq!(
-            ["a", "b", "x", "y", "z"].map(|model| effective.model_for(model)),
-            ["c", "c", "x", "x", "z"]
-        );
+        assert_eq!(["a", "b", "x", "y", "z"].map(|model| effective.model_for(model)), ["c", "c", "x", "x", "z"]);
         assert_eq!(effective.reasons.len(), 2);
         let text = serde_json::to_string(&effective).unwrap();
         assert_eq!(serde_json::from_str::<EffectiveThrottle>(&text).unwrap(), effective);
@@ -648,11 +559,7 @@ mod tests {
         );
         assert_eq!(json["concurrency_factor"].to_string(), "0.5");
         let everyone = super::tests::command("environment=prod", "99", ThrottlePolicy::default(), 2);
-        assert!(
-            serde_json::to_string(&everyone.squad_event())
-                .unwrap()
-                .contains(r#""target_agent":null"#)
-        );
+        assert!(serde_json::to_string(&everyone.squad_event()).unwrap().contains(r#""target_agent":null"#));
     }
 
     fn substitutions() -> impl Strategy<Value = BTreeMap<String, String>> {

@@ -26,31 +26,21 @@ pub fn run(args: Args) -> Outcome {
         } else {
             print(&report);
         }
-        Ok(if report.holds {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(if report.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })?
 }
 
 pub fn print(report: &Report) {
     let mut table = Table::new();
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table
-        .load_style(UTF8_FULL_CONDENSED)
-        .set_header(["check", "", "detail"]);
+    table.load_style(UTF8_FULL_CONDENSED).set_header(["check", "", "detail"]);
     for check in &report.checks {
         table.add_row([check.name, if check.holds { "holds" } else { "FAILS" }, &check.detail]);
     }
     println!("{table}");
     println!(
         "{}: {} ledger rows, {} unpriced, {} duplicates dropped, {} in quarantine; total {} USD",
-        if report.holds {
-            "The ledger holds"
-        } else {
-            "THE LEDGER DOES NOT HOLD"
-        },
+        if report.holds { "The ledger holds" } else { "THE LEDGER DOES NOT HOLD" },
         report.ledger_rows,
         report.unpriced_rows,
         report.duplicates,

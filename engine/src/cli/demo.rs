@@ -60,10 +60,8 @@ fn prepare(args: &Args) -> Result<PathBuf, Failure> {
     let failed = |path: &Path, error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
     if args.dir.exists() {
         if !args.dir.join(MARKER).exists() {
-            let message = format!(
-                "{} exists and is not from an earlier demo; name another with --dir",
-                args.dir.display()
-            );
+            let message =
+                format!("{} exists and is not from an earlier demo; name another with --dir", args.dir.display());
             return Err(Failure::usage(message));
         }
         std::fs::remove_dir_all(&args.dir).map_err(|error| failed(&args.dir, error))?;
@@ -146,19 +144,11 @@ async fn demo(config: Config, config_file: PathBuf, length: Duration) -> Outcome
          (from a checkout, `cargo run --no-default-features --` stands for `costhelm`)",
         data = engine.config().data_dir.display(),
     );
-    Ok(if report.holds {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if report.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn introduce(engine: &Engine, address: SocketAddr) {
-    println!(
-        "Costhelm {}: {} agents, one budget, embedded bus, no broker\n",
-        env!("CARGO_PKG_VERSION"),
-        SWARM.len()
-    );
+    println!("Costhelm {}: {} agents, one budget, embedded bus, no broker\n", env!("CARGO_PKG_VERSION"), SWARM.len());
     println!("  metrics    curl -s http://{address}/metrics");
     println!("  throttle   curl -s 'http://{address}/v1/throttle?environment={ENVIRONMENT}&project_id={PROJECT}'");
     println!("  costs      curl -s 'http://{address}/v1/costs?by=agent_role&window=1h'");
@@ -199,12 +189,7 @@ async fn live(engine: Engine, index: usize, sent: Arc<Sent>, stop: CancellationT
             })
             .collect();
         sent.records.fetch_add(records.len() as u64, Ordering::Relaxed);
-        let refused = engine
-            .append(records)
-            .await
-            .iter()
-            .filter(|result| result.is_err())
-            .count();
+        let refused = engine.append(records).await.iter().filter(|result| result.is_err()).count();
         sent.refused.fetch_add(refused as u64, Ordering::Relaxed);
     }
 }
@@ -292,19 +277,13 @@ fn by_agent(engine: &Engine) {
     use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
     let costs = engine.costs(Dim::AgentRole, Duration::from_secs(3600), &[]);
     let mut table = Table::new();
-    table
-        .load_style(UTF8_FULL_CONDENSED)
-        .set_header(["agent", "calls", "tokens in", "tokens out", "cost USD"]);
+    table.load_style(UTF8_FULL_CONDENSED).set_header(["agent", "calls", "tokens in", "tokens out", "cost USD"]);
     for index in 1..=4 {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    for (agent, sums) in costs
-        .rows
-        .iter()
-        .map(|(agent, sums)| (agent.as_str(), sums))
-        .chain([("total", &costs.total)])
+    for (agent, sums) in costs.rows.iter().map(|(agent, sums)| (agent.as_str(), sums)).chain([("total", &costs.total)])
     {
         table.add_row([
             agent.to_owned(),

@@ -60,13 +60,7 @@ enum Command {
 #[derive(clap::Args)]
 struct ConfigFile {
     /// Configuration file.
-    #[arg(
-        short = 'c',
-        long = "config",
-        value_name = "FILE",
-        env = "COSTHELM_CONFIG",
-        default_value = "costhelm.toml"
-    )]
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "COSTHELM_CONFIG", default_value = "costhelm.toml")]
     path: PathBuf,
 }
 
@@ -86,17 +80,11 @@ struct Failure {
 impl Failure {
     /// Arguments or configuration are wrong.
     fn usage(message: impl Into<String>) -> Failure {
-        Failure {
-            message: message.into(),
-            code: 2,
-        }
+        Failure { message: message.into(), code: 2 }
     }
 
     fn new(message: impl Into<String>) -> Failure {
-        Failure {
-            message: message.into(),
-            code: 1,
-        }
+        Failure { message: message.into(), code: 1 }
     }
 }
 
@@ -110,11 +98,7 @@ type Outcome = Result<ExitCode, Failure>;
 
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let default_level = if matches!(cli.command, Command::Run(_)) {
-        "info"
-    } else {
-        "warn"
-    };
+    let default_level = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
     init_log(cli.log_format, default_level);
     let outcome = match cli.command {
         Command::Run(args) => run::run(args),
@@ -163,10 +147,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
 /// The store of a data directory, for reading.
 async fn open_store(data_dir: &Path) -> Result<costhelm::commit::store::Store, Failure> {
     if !data_dir.join("store.db").exists() {
-        let message = format!(
-            "{}: there is no ledger here yet; `costhelm run` makes one",
-            data_dir.display()
-        );
+        let message = format!("{}: there is no ledger here yet; `costhelm run` makes one", data_dir.display());
         return Err(Failure::new(message));
     }
     Ok(costhelm::commit::store::Store::open_read_only(data_dir).await?)

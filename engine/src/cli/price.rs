@@ -61,11 +61,7 @@ pub fn run(args: Args) -> Outcome {
 }
 
 fn book(args: &Args) -> Result<Book, Failure> {
-    let mut book = if args.book.is_empty() || args.builtin {
-        Some(Book::builtin()?)
-    } else {
-        None
-    };
+    let mut book = if args.book.is_empty() || args.builtin { Some(Book::builtin()?) } else { None };
     for path in &args.book {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
@@ -80,43 +76,25 @@ fn book(args: &Args) -> Result<Book, Failure> {
 
 /// What pricing gave, ready to print.
 enum Priced<'p> {
-    Cost {
-        rated: Rated,
-        model: &'p str,
-        unit_prices: &'p str,
-    },
-    Unpriced {
-        code: &'static str,
-        detail: String,
-    },
+    Cost { rated: Rated, model: &'p str, unit_prices: &'p str },
+    Unpriced { code: &'static str, detail: String },
 }
 
 impl<'p> Priced<'p> {
     fn of(plan: &'p Result<Arc<Plan>, Unpriced>, rate: impl FnOnce(&'p Plan) -> Result<Rated, Unpriced>) -> Priced<'p> {
-        let rated = plan
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|plan| Ok((plan, rate(plan)?)));
+        let rated = plan.as_ref().map_err(Clone::clone).and_then(|plan| Ok((plan, rate(plan)?)));
         match rated {
-            Ok((plan, rated)) => Priced::Cost {
-                rated,
-                model: plan.model(),
-                unit_prices: plan.unit_prices(&rated.rates),
-            },
-            Err(unpriced) => Priced::Unpriced {
-                code: unpriced.code(),
-                detail: unpriced.to_string(),
-            },
+            Ok((plan, rated)) => {
+                Priced::Cost { rated, model: plan.model(), unit_prices: plan.unit_prices(&rated.rates) }
+            }
+            Err(unpriced) => Priced::Unpriced { code: unpriced.code(), detail: unpriced.to_string() },
         }
     }
 }
 
 fn price_one(book: &Book, args: &Args) -> Outcome {
     // clap has seen to it that both are there.
-    let (provider, model) = (
-        args.provider.as_deref().unwrap_or_default(),
-        args.model.as_deref().unwrap_or_default(),
-    );
+    let (provider, model) = (args.provider.as_deref().unwrap_or_default(), args.model.as_deref().unwrap_or_default());
     if args.explain {
         println!("{}", book.explain(provider, model));
     }
@@ -124,26 +102,17 @@ fn price_one(book: &Book, args: &Args) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     };
     let reported = usage_from_json(usage).map_err(|error| Failure::usage(format!("--usage: {error}")))?;
-    let usage = reported
-        .normalize()
-        .map_err(|error| Failure::usage(format!("--usage: {error}")))?;
+    let usage = reported.normalize().map_err(|error| Failure::usage(format!("--usage: {error}")))?;
     let at = match &args.at {
         Some(text) => EventTime::parse(text).map_err(|error| Failure::usage(format!("--at: {error}")))?,
         None => clock::now(),
     };
     let tier = ServiceTier::from_name(&args.service_tier).ok_or_else(|| {
-        Failure::usage(format!(
-            "--service-tier is {:?}; expected standard, batch, flex or priority",
-            args.service_tier
-        ))
+        Failure::usage(format!("--service-tier is {:?}; expected standard, batch, flex or priority", args.service_tier))
     })?;
     let plan = book.plan(provider, model);
     let priced = Priced::of(&plan, |plan| plan.rate(&usage, at, tier));
-    let status = if matches!(priced, Priced::Cost { .. }) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    };
+    let status = if matches!(priced, Priced::Cost { .. }) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if args.json {
         let mut line = Map::new();
         line.insert("provider".into(), json!(provider));
@@ -154,11 +123,7 @@ fn price_one(book: &Book, args: &Args) -> Outcome {
         return Ok(status);
     }
     match &priced {
-        Priced::Cost {
-            rated,
-            model,
-            unit_prices,
-        } => {
+        Priced::Cost { rated, model, unit_prices } => {
             println!("{} USD", rated.cost);
             println!("  model  {model}   at {at}   price book {}", book.revision());
             let prices: Map<String, Value> = serde_json::from_str(unit_prices)?;
@@ -176,16 +141,10 @@ fn price_one(book: &Book, args: &Args) -> Outcome {
 
 /// Status, cost, meters and unit prices of one line.
 fn fill(line: &mut Map<String, Value>, priced: &Priced<'_>, usage: &Usage, book: &Book) -> Result<(), Failure> {
-    let meters: Map<String, Value> = usage
-        .iter()
-        .map(|(meter, count)| (meter.name().to_owned(), count.into()))
-        .collect();
+    let meters: Map<String, Value> =
+        usage.iter().map(|(meter, count)| (meter.name().to_owned(), count.into())).collect();
     match priced {
-        Priced::Cost {
-            rated,
-            model,
-            unit_prices,
-        } => {
+        Priced::Cost { rated, model, unit_prices } => {
             line.insert("status".into(), json!("priced"));
             line.insert("cost_usd".into(), json!(rated.cost));
             line.insert("price_model".into(), json!(model));
@@ -236,16 +195,10 @@ fn price_events(book: &Book, path: &PathBuf, as_json: bool) -> Outcome {
 }
 
 fn print_event(out: &mut impl Write, book: &Book, event: &UsageEvent<'_>, as_json: bool) -> Result<(), Failure> {
-    let plan = book.plan(
-        &event.dims[Dim::ModelProvider as usize],
-        &event.dims[Dim::ModelName as usize],
-    );
+    let plan = book.plan(&event.dims[Dim::ModelProvider as usize], &event.dims[Dim::ModelName as usize]);
     let rate = |plan: &Plan| plan.rate_in(&event.usage, event.time, event.service_tier, event.region.as_deref());
     let priced = match event.unpriceable {
-        Some(code) => Priced::Unpriced {
-            code,
-            detail: "`provider_usage` cannot be read".to_owned(),
-        },
+        Some(code) => Priced::Unpriced { code, detail: "`provider_usage` cannot be read".to_owned() },
         None => Priced::of(&plan, rate),
     };
     if as_json {

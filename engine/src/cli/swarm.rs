@@ -34,16 +34,7 @@ const fn agent(
     calls_per_s: f64,
     tokens: (u64, u64, u64),
 ) -> Agent {
-    Agent {
-        role,
-        business_unit,
-        team,
-        provider,
-        model,
-        critical,
-        calls_per_s,
-        tokens,
-    }
+    Agent { role, business_unit, team, provider, model, critical, calls_per_s, tokens }
 }
 
 const PLATFORM: (&str, &str) = ("engineering", "platform");
@@ -81,10 +72,7 @@ pub struct Orders<'t> {
 /// `None`: the agent stops.
 pub fn obey<'t>(agent: &'t Agent, throttle: Option<&'t EffectiveThrottle>) -> Option<Orders<'t>> {
     let Some(throttle) = throttle else {
-        return Some(Orders {
-            rate: agent.calls_per_s,
-            model: agent.model,
-        });
+        return Some(Orders { rate: agent.calls_per_s, model: agent.model });
     };
     if throttle.disable_noncritical && !agent.critical {
         return None;
@@ -92,10 +80,7 @@ pub fn obey<'t>(agent: &'t Agent, throttle: Option<&'t EffectiveThrottle>) -> Op
     let factor = f64::from(throttle.concurrency_factor.thousandths()) / 1_000.0;
     // Queued tasks wait: the agent finishes what it has and takes up new work at half the pace.
     let queueing = if throttle.queue_tasks { 0.5 } else { 1.0 };
-    Some(Orders {
-        rate: agent.calls_per_s * factor * queueing,
-        model: throttle.model_for(agent.model),
-    })
+    Some(Orders { rate: agent.calls_per_s * factor * queueing, model: throttle.model_for(agent.model) })
 }
 
 /// One agent's calls, the same for the same seed but for the times.
@@ -107,11 +92,7 @@ pub struct Caller {
 
 impl Caller {
     pub fn new(seed: u64) -> Caller {
-        Caller {
-            random: StdRng::seed_from_u64(seed),
-            calls: 0,
-            last: None,
-        }
+        Caller { random: StdRng::seed_from_u64(seed), calls: 0, last: None }
     }
 
     /// Seconds until the next call at a rate: Poisson arrivals.
@@ -155,11 +136,7 @@ impl Caller {
         let output = spread(&mut self.random, output).max(1);
         let cached = input * cached_percent / 100;
         // Most events are reported at once; a few come from a buffer that was flushed late.
-        let age_ms = if self.random.random_range(0..100) == 0 {
-            420_000
-        } else {
-            self.random.random_range(0..400)
-        };
+        let age_ms = if self.random.random_range(0..100) == 0 { 420_000 } else { self.random.random_range(0..400) };
         let time = EventTime(now.0 - age_ms * 1_000);
         let local = agent.provider == "ollama";
         let mut event = json!({

@@ -73,13 +73,7 @@ impl<'b> Tally<'b> {
     pub fn finish(self) -> Vec<BudgetCounter> {
         let counter =
             |((budget, period_start, at), (period, spent)): ((usize, EventTime, TopicPartition), (String, Money))| {
-                BudgetCounter {
-                    budget: self.budgets[budget].id.0.clone(),
-                    period_start,
-                    period,
-                    at,
-                    spent,
-                }
+                BudgetCounter { budget: self.budgets[budget].id.0.clone(), period_start, period, at, spent }
             };
         self.spent.into_iter().map(counter).collect()
     }
@@ -92,22 +86,11 @@ pub fn count(data_dir: &Path, files: &[ManifestFile], budgets: &[Budget]) -> Res
     let columns: Vec<&str> = columns.iter().map(String::as_str).chain(OriginRows::COLUMNS).collect();
     for file in files {
         read(data_dir, &file.path, &columns, |batch| {
-            let (rows, origins, cost) = (
-                SumsRows::of_ledger(batch)?,
-                OriginRows::of(batch)?,
-                MoneyColumn::of(batch, "cost_usd")?,
-            );
+            let (rows, origins, cost) =
+                (SumsRows::of_ledger(batch)?, OriginRows::of(batch)?, MoneyColumn::of(batch, "cost_usd")?);
             for row in 0..rows.len() {
-                let at = TopicPartition {
-                    topic: origins.topic(row).into(),
-                    partition: origins.partition(row),
-                };
-                tally.add(
-                    rows.time(row),
-                    &rows.dims(row),
-                    &at,
-                    cost.get(row).unwrap_or(Money::ZERO),
-                )?;
+                let at = TopicPartition { topic: origins.topic(row).into(), partition: origins.partition(row) };
+                tally.add(rows.time(row), &rows.dims(row), &at, cost.get(row).unwrap_or(Money::ZERO))?;
             }
             Ok(())
         })?;

@@ -94,21 +94,13 @@ impl Committer {
             let (data_dir, epoch, rollup) = (self.data_dir.clone(), epoch.clone(), rollup.clone());
             match reading::read_blocking(move || stage_all(&data_dir, &epoch, rollup.as_deref())).await {
                 Ok(files) => break files,
-                Err(error) => {
-                    pause
-                        .after(&format!("{}: {error}", self.data_dir.display()), &mut trouble)
-                        .await
-                }
+                Err(error) => pause.after(&format!("{}: {error}", self.data_dir.display()), &mut trouble).await,
             }
         };
         let stage = started.elapsed();
         crate::crash::point("commit.staged");
         let committed = loop {
-            let error = match self
-                .store
-                .commit(&epoch, &files, &self.price_revision, &self.rules, (self.now)())
-                .await
-            {
+            let error = match self.store.commit(&epoch, &files, &self.price_revision, &self.rules, (self.now)()).await {
                 Ok(committed) => break committed,
                 Err(error) => error,
             };
@@ -138,13 +130,7 @@ impl Committer {
             let hour = Grain::Hour.window(EventTime(minute.0));
             self.unrolled.entry((hour, dims.clone())).or_default().add(sums);
         }
-        Ok((
-            committed,
-            Timings {
-                stage,
-                transaction: started.elapsed() - stage,
-            },
-        ))
+        Ok((committed, Timings { stage, transaction: started.elapsed() - stage }))
     }
 
     /// The hourly totals of earlier epochs, when it is time to write them. They go with an epoch, so that the manifest can
@@ -168,25 +154,17 @@ impl Pause {
     async fn after(&mut self, problem: &str, trouble: &mut impl FnMut(Option<String>)) {
         self.tried = true;
         self.next = (self.next * 2).clamp(Duration::from_millis(50), RETRY_WAIT_MAX);
-        trouble(Some(format!(
-            "commit: {problem}; trying again in {} ms",
-            self.next.as_millis()
-        )));
+        trouble(Some(format!("commit: {problem}; trying again in {} ms", self.next.as_millis())));
         tokio::time::sleep(self.next).await;
     }
 }
 
 fn rollup_rows(unrolled: &Unrolled) -> DatasetRows {
     let mut table = DimTable::default();
-    let mut cells: Vec<_> = unrolled
-        .iter()
-        .map(|((hour, dims), sums)| (*hour, table.intern(&dims.0), *sums))
-        .collect();
+    let mut cells: Vec<_> = unrolled.iter().map(|((hour, dims), sums)| (*hour, table.intern(&dims.0), *sums)).collect();
     cells.sort_by_key(|(hour, dims, _)| (*hour, *dims));
     let fits = "MONEY-2: an hour's cost fits 38 digits";
-    let cost = cells
-        .iter()
-        .fold(Money::ZERO, |sum, (_, _, sums)| sum.checked_add(sums.cost).expect(fits));
+    let cost = cells.iter().fold(Money::ZERO, |sum, (_, _, sums)| sum.checked_add(sums.cost).expect(fits));
     let first = cells.first().map_or(0, |cell| cell.0.0);
     let last = cells.last().map_or(0, |cell| cell.0.0);
     DatasetRows {

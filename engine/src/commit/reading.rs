@@ -28,20 +28,14 @@ pub fn read(
     columns: &[&str],
     mut each: impl FnMut(&RecordBatch) -> Result<(), String>,
 ) -> Result<(), ReadError> {
-    let failed = |problem: String| ReadError {
-        path: path.to_owned(),
-        problem,
-    };
+    let failed = |problem: String| ReadError { path: path.to_owned(), problem };
     let file = File::open(data_dir.join(path)).map_err(|error| failed(error.to_string()))?;
     let mut builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failed(error.to_string()))?;
     if !columns.is_empty() {
         let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
         builder = builder.with_projection(mask);
     }
-    let reader = builder
-        .with_batch_size(8192)
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
+    let reader = builder.with_batch_size(8192).build().map_err(|error| failed(error.to_string()))?;
     for batch in reader {
         let batch = batch.map_err(|error| failed(error.to_string()))?;
         each(&batch).map_err(failed)?;
@@ -61,27 +55,12 @@ impl TextColumn {
         let column = column(batch, name)?;
         let nulls = column.nulls().cloned();
         if let Some(dictionary) = column.as_any_dictionary_opt() {
-            let values = dictionary
-                .values()
-                .as_string_opt::<i32>()
-                .ok_or_else(|| wrong(name, "text", column))?
-                .clone();
+            let values = dictionary.values().as_string_opt::<i32>().ok_or_else(|| wrong(name, "text", column))?.clone();
             let keys = column.as_dictionary::<Int32Type>().keys().values().to_vec();
-            return Ok(TextColumn {
-                values,
-                keys: Some(keys),
-                nulls,
-            });
+            return Ok(TextColumn { values, keys: Some(keys), nulls });
         }
-        let values = column
-            .as_string_opt::<i32>()
-            .ok_or_else(|| wrong(name, "text", column))?
-            .clone();
-        Ok(TextColumn {
-            values,
-            keys: None,
-            nulls,
-        })
+        let values = column.as_string_opt::<i32>().ok_or_else(|| wrong(name, "text", column))?.clone();
+        Ok(TextColumn { values, keys: None, nulls })
     }
 
     /// The text of a row; empty where it is null.
@@ -97,9 +76,7 @@ impl TextColumn {
 }
 
 fn column<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b ArrayRef, String> {
-    batch
-        .column_by_name(name)
-        .ok_or_else(|| format!("column `{name}` is missing"))
+    batch.column_by_name(name).ok_or_else(|| format!("column `{name}` is missing"))
 }
 
 fn wrong(name: &str, expected: &str, found: &ArrayRef) -> String {
@@ -112,9 +89,7 @@ pub struct CountColumn(arrow::array::Int64Array);
 impl CountColumn {
     pub fn of(batch: &RecordBatch, name: &str) -> Result<CountColumn, String> {
         let column = column(batch, name)?;
-        let values = column
-            .as_primitive_opt::<Int64Type>()
-            .ok_or_else(|| wrong(name, "Int64", column))?;
+        let values = column.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong(name, "Int64", column))?;
         Ok(CountColumn(values.clone()))
     }
 
@@ -129,9 +104,8 @@ pub struct MoneyColumn(arrow::array::Decimal128Array);
 impl MoneyColumn {
     pub fn of(batch: &RecordBatch, name: &str) -> Result<MoneyColumn, String> {
         let column = column(batch, name)?;
-        let values = column
-            .as_primitive_opt::<Decimal128Type>()
-            .ok_or_else(|| wrong(name, "Decimal128(38, 18)", column))?;
+        let values =
+            column.as_primitive_opt::<Decimal128Type>().ok_or_else(|| wrong(name, "Decimal128(38, 18)", column))?;
         if values.scale() != 18 {
             return Err(wrong(name, "Decimal128(38, 18)", column));
         }
@@ -145,9 +119,8 @@ impl MoneyColumn {
 
 fn times(batch: &RecordBatch, name: &str) -> Result<arrow::array::TimestampMicrosecondArray, String> {
     let column = column(batch, name)?;
-    let values = column
-        .as_primitive_opt::<TimestampMicrosecondType>()
-        .ok_or_else(|| wrong(name, "a timestamp", column))?;
+    let values =
+        column.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| wrong(name, "a timestamp", column))?;
     Ok(values.clone())
 }
 
@@ -167,16 +140,10 @@ pub struct SumsRows {
 impl SumsRows {
     /// The columns that [`SumsRows::of_ledger`] needs.
     pub fn ledger_columns() -> Vec<String> {
-        let mut names: Vec<String> = [
-            "event_time",
-            "cost_usd",
-            "reported_cost_usd",
-            "duration_ms",
-            "mcp_overhead_ms",
-            "late",
-        ]
-        .map(str::to_owned)
-        .to_vec();
+        let mut names: Vec<String> =
+            ["event_time", "cost_usd", "reported_cost_usd", "duration_ms", "mcp_overhead_ms", "late"]
+                .map(str::to_owned)
+                .to_vec();
         names.extend(Dim::ALL.map(|dim| dim.name().to_owned()));
         names.extend(Meter::ALL.iter().map(|meter| meter_column(*meter)));
         names
@@ -184,21 +151,13 @@ impl SumsRows {
 
     pub fn of_ledger(batch: &RecordBatch) -> Result<SumsRows, String> {
         let late = column(batch, "late")?;
-        let late = late
-            .as_boolean_opt()
-            .ok_or_else(|| wrong("late", "Boolean", late))?
-            .clone();
+        let late = late.as_boolean_opt().ok_or_else(|| wrong("late", "Boolean", late))?.clone();
         SumsRows::of(batch, "event_time", Some(late), None)
     }
 
     pub fn of_rollup(batch: &RecordBatch) -> Result<SumsRows, String> {
         let count = |name| CountColumn::of(batch, name);
-        SumsRows::of(
-            batch,
-            "window_start",
-            None,
-            Some([count("events")?, count("unpriced")?, count("late")?]),
-        )
+        SumsRows::of(batch, "window_start", None, Some([count("events")?, count("unpriced")?, count("late")?]))
     }
 
     fn of(
@@ -207,15 +166,10 @@ impl SumsRows {
         late: Option<arrow::array::BooleanArray>,
         counts: Option<[CountColumn; 3]>,
     ) -> Result<SumsRows, String> {
-        let meters = Meter::ALL
-            .iter()
-            .map(|meter| Ok((*meter, CountColumn::of(batch, &meter_column(*meter))?)));
+        let meters = Meter::ALL.iter().map(|meter| Ok((*meter, CountColumn::of(batch, &meter_column(*meter))?)));
         Ok(SumsRows {
             times: times(batch, time)?,
-            dims: Dim::ALL
-                .iter()
-                .map(|dim| TextColumn::of(batch, dim.name()))
-                .collect::<Result<_, _>>()?,
+            dims: Dim::ALL.iter().map(|dim| TextColumn::of(batch, dim.name())).collect::<Result<_, _>>()?,
             meters: meters.collect::<Result<_, String>>()?,
             cost: MoneyColumn::of(batch, "cost_usd")?,
             reported_cost: MoneyColumn::of(batch, "reported_cost_usd")?,
@@ -250,11 +204,7 @@ impl SumsRows {
         let cost = self.cost.get(row);
         let (events, unpriced, late) = match &self.counts {
             Some([events, unpriced, late]) => (events.get(row) as u64, unpriced.get(row) as u64, late.get(row) as u64),
-            None => (
-                1,
-                u64::from(cost.is_none()),
-                u64::from(self.late.as_ref().is_some_and(|late| late.value(row))),
-            ),
+            None => (1, u64::from(cost.is_none()), u64::from(self.late.as_ref().is_some_and(|late| late.value(row)))),
         };
         Sums {
             events,
@@ -283,10 +233,7 @@ impl OriginRows {
     pub fn of(batch: &RecordBatch) -> Result<OriginRows, String> {
         let small = |name| {
             let column = column(batch, name)?;
-            column
-                .as_primitive_opt::<Int32Type>()
-                .cloned()
-                .ok_or_else(|| wrong(name, "Int32", column))
+            column.as_primitive_opt::<Int32Type>().cloned().ok_or_else(|| wrong(name, "Int32", column))
         };
         Ok(OriginRows {
             topic: TextColumn::of(batch, "topic")?,

@@ -71,11 +71,8 @@ pub async fn recover(
     let ledger = store.files(Dataset::Ledger).await?;
     let rollups = store.files(Dataset::RollupHour).await?;
     let quarantine = store.files(Dataset::Quarantine).await?;
-    let listed: HashSet<String> = [&ledger, &rollups, &quarantine]
-        .into_iter()
-        .flatten()
-        .map(|file| file.path.clone())
-        .collect();
+    let listed: HashSet<String> =
+        [&ledger, &rollups, &quarantine].into_iter().flatten().map(|file| file.path.clone()).collect();
     let orphans_removed = remove_orphans(data_dir, &listed)?;
 
     count_new_budgets(store, data_dir, budgets).await?;
@@ -113,12 +110,7 @@ pub async fn recover(
                 for row in 0..rows.len() {
                     let number = table.intern(&rows.dims(row));
                     let start = Grain::Hour.window(rows.time(row));
-                    windows.add(
-                        start,
-                        table.get(number),
-                        &rows.sums(row),
-                        &[Grain::Hour, Grain::Day, Grain::Month],
-                    );
+                    windows.add(start, table.get(number), &rows.sums(row), &[Grain::Hour, Grain::Day, Grain::Month]);
                 }
                 Ok(())
             })?;
@@ -131,11 +123,7 @@ pub async fn recover(
             if file.rolled_up && file.time_range.1.0 < minutes_since.0 {
                 continue;
             }
-            let grains = if file.rolled_up {
-                &Grain::ALL[..1]
-            } else {
-                &Grain::ALL[..]
-            };
+            let grains = if file.rolled_up { &Grain::ALL[..1] } else { &Grain::ALL[..] };
             files_read += 1;
             read(&data_dir, &file.path, &columns, |batch| {
                 let rows = SumsRows::of_ledger(batch)?;
@@ -169,20 +157,8 @@ pub async fn recover(
                 Ok(())
             })?;
         }
-        let spent = spent
-            .into_iter()
-            .map(|((budget, start), sum)| (budget, start, sum))
-            .collect();
-        Ok(Recovered {
-            clock,
-            windows,
-            unrolled,
-            dedup,
-            watermarks,
-            spent,
-            files_read,
-            orphans_removed,
-        })
+        let spent = spent.into_iter().map(|((budget, start), sum)| (budget, start, sum)).collect();
+        Ok(Recovered { clock, windows, unrolled, dedup, watermarks, spent, files_read, orphans_removed })
     })
     .await
 }
@@ -191,10 +167,7 @@ fn remove_orphans(data_dir: &Path, listed: &HashSet<String>) -> Result<usize, Re
     let mut removed = 0;
     for dataset in Dataset::ALL {
         let folder = format!("{}/staged", dataset.name());
-        let failed = |error| RecoveryError::Io {
-            path: folder.clone(),
-            error,
-        };
+        let failed = |error| RecoveryError::Io { path: folder.clone(), error };
         let entries = match std::fs::read_dir(data_dir.join(&folder)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
@@ -219,10 +192,8 @@ async fn count_new_budgets(store: &Store, data_dir: &Arc<Path>, budgets: &Arc<[B
     if changed.is_empty() {
         return Ok(());
     }
-    let definitions: Vec<_> = changed
-        .iter()
-        .map(|budget| (budget.id.0.clone(), counters::definition(budget)))
-        .collect();
+    let definitions: Vec<_> =
+        changed.iter().map(|budget| (budget.id.0.clone(), counters::definition(budget))).collect();
     let files = store.files(Dataset::Ledger).await?;
     let data_dir = data_dir.clone();
     let counted = read_blocking(move || counters::count(&data_dir, &files, &changed)).await?;

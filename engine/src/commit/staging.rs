@@ -98,10 +98,7 @@ pub fn stage(data_dir: &Path, dataset: Dataset, rows: &DatasetRows) -> io::Resul
     let path = format!("{folder}/{}.parquet", uuid::Uuid::now_v7());
     let folder = data_dir.join(folder);
     fs::create_dir_all(&folder)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(data_dir.join(&path))?;
+    let mut file = OpenOptions::new().write(true).create_new(true).open(data_dir.join(&path))?;
     file.write_all(&bytes)?;
     file.sync_all()?;
     File::open(&folder)?.sync_all()?;
@@ -118,10 +115,8 @@ pub fn stage(data_dir: &Path, dataset: Dataset, rows: &DatasetRows) -> io::Resul
 
 pub fn sha256_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(bytes)
-        .iter()
-        .fold(String::with_capacity(64), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }

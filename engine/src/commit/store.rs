@@ -135,29 +135,16 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_WAIT);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options)
-            .await?;
-        migrator()
-            .run(&pool)
-            .await
-            .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        migrator().run(&pool).await.map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
         Ok(Store { pool })
     }
 
     /// Opens an existing store for reading, whether an engine runs on it or not.
     pub async fn open_read_only(data_dir: &Path) -> Result<Store, CommitError> {
-        let options = SqliteConnectOptions::new()
-            .filename(data_dir.join("store.db"))
-            .read_only(true)
-            .busy_timeout(BUSY_WAIT);
-        Ok(Store {
-            pool: SqlitePoolOptions::new()
-                .max_connections(1)
-                .connect_with(options)
-                .await?,
-        })
+        let options =
+            SqliteConnectOptions::new().filename(data_dir.join("store.db")).read_only(true).busy_timeout(BUSY_WAIT);
+        Ok(Store { pool: SqlitePoolOptions::new().max_connections(1).connect_with(options).await? })
     }
 
     /// Commits an epoch, its files and what follows from its spend, or nothing at all.
@@ -214,17 +201,11 @@ impl Store {
         for spend in &epoch.budget_spend {
             let budget = &rules.budgets[spend.budget].id.0;
             add_spend(&mut tx, budget, &spend.period, &spend.at, spend.amount).await?;
-            if !touched
-                .iter()
-                .any(|(index, period)| *index == spend.budget && period.start == spend.period.start)
-            {
+            if !touched.iter().any(|(index, period)| *index == spend.budget && period.start == spend.period.start) {
                 touched.push((spend.budget, &spend.period));
             }
         }
-        let mut committed = Committed {
-            epoch: number,
-            ..Committed::default()
-        };
+        let mut committed = Committed { epoch: number, ..Committed::default() };
         let mut scopes: Vec<&Scope> = Vec::new();
         for (index, period) in touched {
             let budget = &rules.budgets[index];
@@ -286,17 +267,13 @@ impl Store {
 
     /// The stream's clock at the last commit.
     pub async fn clock(&self) -> Result<Option<EventTime>, CommitError> {
-        let clock: Option<i64> = sqlx::query_scalar("SELECT max(clock_us) FROM epoch")
-            .fetch_one(&self.pool)
-            .await?;
+        let clock: Option<i64> = sqlx::query_scalar("SELECT max(clock_us) FROM epoch").fetch_one(&self.pool).await?;
         Ok(clock.map(EventTime))
     }
 
     /// The number of the last commit; zero before the first.
     pub async fn last_epoch(&self) -> Result<i64, CommitError> {
-        Ok(sqlx::query_scalar("SELECT coalesce(max(epoch), 0) FROM epoch")
-            .fetch_one(&self.pool)
-            .await?)
+        Ok(sqlx::query_scalar("SELECT coalesce(max(epoch), 0) FROM epoch").fetch_one(&self.pool).await?)
     }
 
     /// The manifest of a dataset, oldest file first.
@@ -323,11 +300,7 @@ impl Store {
             "SELECT path, dataset, epoch, rows, bytes, sha256, cost_usd, min_time_us, max_time_us, clock_us, rolled_up_in \
              FROM file JOIN epoch USING (epoch) WHERE dataset = $1 AND (0 * $2 = 0) AND {condition} ORDER BY epoch, path"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(dataset.name())
-            .bind(value)
-            .fetch_all(&self.pool)
-            .await?;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(dataset.name()).bind(value).fetch_all(&self.pool).await?;
         rows.iter()
             .map(|row| {
                 Ok(ManifestFile {
@@ -338,10 +311,7 @@ impl Store {
                     bytes: row.try_get::<i64, _>("bytes")? as u64,
                     sha256: row.try_get("sha256")?,
                     cost: money(row.try_get("cost_usd")?)?,
-                    time_range: (
-                        EventTime(row.try_get("min_time_us")?),
-                        EventTime(row.try_get("max_time_us")?),
-                    ),
+                    time_range: (EventTime(row.try_get("min_time_us")?), EventTime(row.try_get("max_time_us")?)),
                     clock: EventTime(row.try_get("clock_us")?),
                     rolled_up: row.try_get::<Option<i64>, _>("rolled_up_in")?.is_some(),
                 })
@@ -364,9 +334,8 @@ impl Store {
     }
 
     pub async fn consumed(&self) -> Result<Vec<ConsumedRow>, CommitError> {
-        let rows = sqlx::query("SELECT * FROM consumed ORDER BY topic, partition, from_offset")
-            .fetch_all(&self.pool)
-            .await?;
+        let rows =
+            sqlx::query("SELECT * FROM consumed ORDER BY topic, partition, from_offset").fetch_all(&self.pool).await?;
         rows.iter()
             .map(|row| {
                 let count = |name: &str| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(name)? as u64);
@@ -403,12 +372,8 @@ impl Store {
 
     /// Budgets with counters, and what these were counted for.
     pub async fn budget_definitions(&self) -> Result<HashMap<String, String>, CommitError> {
-        let rows = sqlx::query("SELECT budget, definition FROM budget")
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter()
-            .map(|row| Ok((row.try_get("budget")?, row.try_get("definition")?)))
-            .collect()
+        let rows = sqlx::query("SELECT budget, definition FROM budget").fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((row.try_get("budget")?, row.try_get("definition")?))).collect()
     }
 
     /// Replaces the counters of budgets that are new or count something else now.
@@ -419,10 +384,7 @@ impl Store {
     ) -> Result<(), CommitError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         for (budget, definition) in definitions {
-            sqlx::query("DELETE FROM budget_spend WHERE budget = $1")
-                .bind(budget)
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query("DELETE FROM budget_spend WHERE budget = $1").bind(budget).execute(&mut *tx).await?;
             sqlx::query(
                 "INSERT INTO budget (budget, definition) VALUES ($1, $2) \
                  ON CONFLICT (budget) DO UPDATE SET definition = excluded.definition",
@@ -433,11 +395,8 @@ impl Store {
             .await?;
         }
         for counter in counters {
-            let period = Period {
-                start: counter.period_start,
-                end: counter.period_start,
-                label: counter.period.clone(),
-            };
+            let period =
+                Period { start: counter.period_start, end: counter.period_start, label: counter.period.clone() };
             add_spend(&mut tx, &counter.budget, &period, &counter.at, counter.spent).await?;
         }
         Ok(tx.commit().await?)
@@ -445,11 +404,7 @@ impl Store {
 
     /// Alerts as they were sent, oldest first: CloudEvents JSON.
     pub async fn alerts(&self) -> Result<Vec<String>, CommitError> {
-        Ok(
-            sqlx::query_scalar("SELECT body FROM alert ORDER BY raised_us, alert_id")
-                .fetch_all(&self.pool)
-                .await?,
-        )
+        Ok(sqlx::query_scalar("SELECT body FROM alert ORDER BY raised_us, alert_id").fetch_all(&self.pool).await?)
     }
 
     pub async fn throttles(&self) -> Result<Vec<ThrottleCommand>, CommitError> {
@@ -477,10 +432,7 @@ impl Store {
                         topic: row.try_get("topic")?,
                         key: row.try_get("message_key")?,
                         value: Some(row.try_get("value")?),
-                        headers: headers
-                            .into_iter()
-                            .map(|(name, value)| (name, value.into_bytes()))
-                            .collect(),
+                        headers: headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect(),
                     },
                 })
             })
@@ -505,10 +457,7 @@ impl Store {
             sqlx::query("SELECT count(*) AS waiting, min(created_us) AS oldest FROM outbox WHERE published_us IS NULL")
                 .fetch_one(&self.pool)
                 .await?;
-        Ok((
-            row.try_get::<i64, _>("waiting")? as u64,
-            row.try_get::<Option<i64>, _>("oldest")?.map(EventTime),
-        ))
+        Ok((row.try_get::<i64, _>("waiting")? as u64, row.try_get::<Option<i64>, _>("oldest")?.map(EventTime)))
     }
 }
 
@@ -529,21 +478,12 @@ impl Positions for Store {
 
 fn migrator() -> Migrator {
     const STORE: &str = include_str!("../../migrations/0001_store.sql");
-    let migration = Migration::new(
-        1,
-        "store".into(),
-        MigrationType::Simple,
-        sqlx::SqlStr::from_static(STORE),
-        false,
-    );
+    let migration = Migration::new(1, "store".into(), MigrationType::Simple, sqlx::SqlStr::from_static(STORE), false);
     Migrator::with_migrations(vec![migration])
 }
 
 fn place(row: &sqlx::sqlite::SqliteRow) -> Result<TopicPartition, sqlx::Error> {
-    Ok(TopicPartition {
-        topic: row.try_get::<&str, _>("topic")?.into(),
-        partition: row.try_get("partition")?,
-    })
+    Ok(TopicPartition { topic: row.try_get::<&str, _>("topic")?.into(), partition: row.try_get("partition")? })
 }
 
 fn money(text: &str) -> Result<Money, CommitError> {
@@ -584,10 +524,7 @@ async fn advance_cursor(
     .await?;
     match created.rows_affected() {
         1 => Ok(()),
-        _ => Err(CommitError::Conflict {
-            at: at.clone(),
-            expected: from,
-        }),
+        _ => Err(CommitError::Conflict { at: at.clone(), expected: from }),
     }
 }
 
@@ -628,9 +565,8 @@ async fn add_spend(
     .fetch_optional(&mut **tx)
     .await?;
     let known = known.as_deref().map_or(Ok(Money::ZERO), money)?;
-    let spent = known
-        .checked_add(amount)
-        .ok_or_else(|| CommitError::Corrupt("MONEY-2: a budget's spend overflows".into()))?;
+    let spent =
+        known.checked_add(amount).ok_or_else(|| CommitError::Corrupt("MONEY-2: a budget's spend overflows".into()))?;
     sqlx::query(
         "INSERT INTO budget_spend (budget, period_start_us, period, topic, partition, spent_usd) \
          VALUES ($1, $2, $3, $4, $5, $6) \
@@ -655,8 +591,7 @@ async fn spent_in(tx: &mut Tx<'_>, budget: &str, period_start: EventTime) -> Res
             .fetch_all(&mut **tx)
             .await?;
     parts.iter().try_fold(Money::ZERO, |sum, part| {
-        sum.checked_add(money(part)?)
-            .ok_or_else(|| CommitError::Corrupt("MONEY-2: a budget's spend overflows".into()))
+        sum.checked_add(money(part)?).ok_or_else(|| CommitError::Corrupt("MONEY-2: a budget's spend overflows".into()))
     })
 }
 
@@ -685,15 +620,7 @@ async fn raise_alerts(
         .execute(&mut **tx)
         .await?;
         if inserted.rows_affected() == 1 {
-            post(
-                tx,
-                &format!("alert/{id}"),
-                &rules.topics.alerts,
-                &budget.id.0,
-                &body,
-                now,
-            )
-            .await?;
+            post(tx, &format!("alert/{id}"), &rules.topics.alerts, &budget.id.0, &body, now).await?;
             raised += 1;
         }
     }
@@ -715,11 +642,7 @@ async fn command_scope(
     }
     let last = throttle_of(tx, scope).await?;
     let sequence = last.as_ref().map_or(1, |last| last.sequence + 1);
-    let spends = standing.iter().map(|(budget, period, spent)| Spend {
-        budget,
-        period,
-        spent: *spent,
-    });
+    let spends = standing.iter().map(|(budget, period, spent)| Spend { budget, period, spent: *spent });
     match ThrottleCommand::for_scope(scope, spends, sequence, now) {
         Some(command) if command.is_news_after(last.as_ref()) => issue(tx, rules, &command, now).await.map(|()| 1),
         _ => Ok(0),
@@ -766,15 +689,7 @@ async fn issue(
     )
     .await?;
     if let Some(squad) = &rules.topics.squad {
-        post(
-            tx,
-            &format!("squad/{id}"),
-            squad,
-            &key,
-            &json(&command.squad_event())?,
-            now,
-        )
-        .await?;
+        post(tx, &format!("squad/{id}"), squad, &key, &json(&command.squad_event())?, now).await?;
     }
     Ok(())
 }
@@ -788,9 +703,8 @@ async fn throttle_of(tx: &mut Tx<'_>, scope: &Scope) -> Result<Option<ThrottleCo
 }
 
 async fn throttles(tx: &mut Tx<'_>) -> Result<Vec<ThrottleCommand>, CommitError> {
-    let bodies: Vec<String> = sqlx::query_scalar("SELECT body FROM throttle ORDER BY scope")
-        .fetch_all(&mut **tx)
-        .await?;
+    let bodies: Vec<String> =
+        sqlx::query_scalar("SELECT body FROM throttle ORDER BY scope").fetch_all(&mut **tx).await?;
     bodies.iter().map(|body| parse_throttle(body)).collect()
 }
 
@@ -843,14 +757,9 @@ async fn put(
 async fn post_quarantine(tx: &mut Tx<'_>, topic: &str, rows: &RecordBatch, now: EventTime) -> Result<(), CommitError> {
     let corrupt = |problem: String| CommitError::Corrupt(problem);
     let origins = OriginRows::of(rows).map_err(corrupt)?;
-    let (codes, reasons) = (
-        TextColumn::of(rows, "code").map_err(corrupt)?,
-        TextColumn::of(rows, "reason").map_err(corrupt)?,
-    );
-    let binary = |name: &str| {
-        rows.column_by_name(name)
-            .and_then(|column| column.as_binary_opt::<i32>())
-    };
+    let (codes, reasons) =
+        (TextColumn::of(rows, "code").map_err(corrupt)?, TextColumn::of(rows, "reason").map_err(corrupt)?);
+    let binary = |name: &str| rows.column_by_name(name).and_then(|column| column.as_binary_opt::<i32>());
     let (Some(keys), Some(values)) = (binary("key"), binary("value")) else {
         return Err(CommitError::Corrupt("quarantine rows have no key or value".into()));
     };

@@ -30,12 +30,8 @@ impl std::error::Error for ConfigError {}
 /// Reads a file and lets the environment override it.
 pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![ConfigError {
-            place: name.clone(),
-            problem: format!("cannot be read: {error}"),
-        }]
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| vec![ConfigError { place: name.clone(), problem: format!("cannot be read: {error}") }])?;
     let env = std::env::vars().filter(|(key, _)| {
         key.starts_with(ENV_PREFIX) && !key.starts_with(ENV_TEST_PREFIX) && !ENV_NOT_KEYS.contains(&key.as_str())
     });
@@ -58,10 +54,7 @@ pub fn parse(
         None => name.to_owned(),
     };
     let mut config: Config = toml::from_str(text).map_err(|error| {
-        vec![ConfigError {
-            place: at(error.span()),
-            problem: error.message().trim().replace('\n', "; "),
-        }]
+        vec![ConfigError { place: at(error.span()), problem: error.message().trim().replace('\n', "; ") }]
     })?;
     let env: Vec<_> = env.into_iter().collect();
     if !env.is_empty() {
@@ -74,18 +67,12 @@ pub fn parse(
 fn overridden(text: &str, env: Vec<(String, String)>) -> Result<Config, Vec<ConfigError>> {
     let mut table: toml::Table = toml::from_str(text).unwrap_or_default();
     for (variable, value) in env {
-        let failed = |problem: String| {
-            vec![ConfigError {
-                place: format!("environment variable {variable}"),
-                problem,
-            }]
-        };
+        let failed = |problem: String| vec![ConfigError { place: format!("environment variable {variable}"), problem }];
         let key = variable[ENV_PREFIX.len()..].to_ascii_lowercase();
         let keys: Vec<&str> = key.split("__").collect();
         // A value is TOML where it is valid TOML by itself, text otherwise: `4`, `true`, `["a.toml"]`, `kafka`.
-        let parsed = toml::from_str::<toml::Table>(&format!("v = {value}"))
-            .ok()
-            .and_then(|mut table| table.remove("v"));
+        let parsed =
+            toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut table| table.remove("v"));
         let attempts = parsed.into_iter().chain([toml::Value::String(value.clone())]);
         let mut problem = String::new();
         let accepted = attempts.map(|value| with_key(&table, &keys, value)).find(|candidate| {
@@ -102,20 +89,12 @@ fn overridden(text: &str, env: Vec<(String, String)>) -> Result<Config, Vec<Conf
             None => return Err(failed(format!("sets `{}` to {value:?}: {problem}", keys.join(".")))),
         }
     }
-    Config::deserialize_table(&table).map_err(|problem| {
-        vec![ConfigError {
-            place: "environment".into(),
-            problem,
-        }]
-    })
+    Config::deserialize_table(&table).map_err(|problem| vec![ConfigError { place: "environment".into(), problem }])
 }
 
 impl Config {
     fn deserialize_table(table: &toml::Table) -> Result<Config, String> {
-        table
-            .clone()
-            .try_into()
-            .map_err(|error: toml::de::Error| error.message().trim().replace('\n', "; "))
+        table.clone().try_into().map_err(|error: toml::de::Error| error.message().trim().replace('\n', "; "))
     }
 }
 
@@ -123,15 +102,11 @@ fn with_key(table: &toml::Table, keys: &[&str], value: toml::Value) -> toml::Tab
     let mut table = table.clone();
     let mut place = &mut table;
     for key in &keys[..keys.len() - 1] {
-        let next = place
-            .entry(*key)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let next = place.entry(*key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         if !next.is_table() {
             *next = toml::Value::Table(toml::Table::new());
         }
-        let toml::Value::Table(inner) = next else {
-            unreachable!("made a table above")
-        };
+        let toml::Value::Table(inner) = next else { unreachable!("made a table above") };
         place = inner;
     }
     place.insert(keys[keys.len() - 1].to_owned(), value);
@@ -139,20 +114,15 @@ fn with_key(table: &toml::Table, keys: &[&str], value: toml::Value) -> toml::Tab
 }
 
 fn validate(config: &Config, text: &str, name: &str) -> Result<(), Vec<ConfigError>> {
-    let line_of = |needle: &str| match text
-        .lines()
-        .position(|line| line.split('#').next().unwrap_or("").contains(needle))
-    {
-        Some(line) => format!("{name}:{}", line + 1),
-        None => name.to_owned(),
-    };
+    let line_of =
+        |needle: &str| match text.lines().position(|line| line.split('#').next().unwrap_or("").contains(needle)) {
+            Some(line) => format!("{name}:{}", line + 1),
+            None => name.to_owned(),
+        };
     let mut errors = Vec::new();
     let mut check = |holds: bool, key: &str, problem: String| {
         if !holds {
-            errors.push(ConfigError {
-                place: line_of(key),
-                problem,
-            });
+            errors.push(ConfigError { place: line_of(key), problem });
         }
     };
     let commit = &config.commit;
@@ -170,10 +140,7 @@ fn validate(config: &Config, text: &str, name: &str) -> Result<(), Vec<ConfigErr
     check(
         config.bus.embedded.partitions >= 1 && config.bus.embedded.partitions <= 1024,
         "partitions",
-        format!(
-            "`bus.embedded.partitions` is {}; expected 1 to 1024",
-            config.bus.embedded.partitions
-        ),
+        format!("`bus.embedded.partitions` is {}; expected 1 to 1024", config.bus.embedded.partitions),
     );
     check(
         config.dedup.ids_max >= 1000,
@@ -183,21 +150,12 @@ fn validate(config: &Config, text: &str, name: &str) -> Result<(), Vec<ConfigErr
     check(
         config.windows.cells_max >= 1000,
         "cells_max",
-        format!(
-            "`windows.cells_max` is {}; expected at least 1000",
-            config.windows.cells_max
-        ),
+        format!("`windows.cells_max` is {}; expected at least 1000", config.windows.cells_max),
     );
-    for (key, topic) in [
-        ("events", &config.topics.events),
-        ("alerts", &config.topics.alerts),
-        ("throttle", &config.topics.throttle),
-    ] {
-        check(
-            !topic.is_empty(),
-            key,
-            format!("`topics.{key}` is empty; expected a topic's name"),
-        );
+    for (key, topic) in
+        [("events", &config.topics.events), ("alerts", &config.topics.alerts), ("throttle", &config.topics.throttle)]
+    {
+        check(!topic.is_empty(), key, format!("`topics.{key}` is empty; expected a topic's name"));
     }
     check(
         config.prices.builtin || !config.prices.books.is_empty(),
@@ -234,19 +192,13 @@ mod tests {
     #[test]
     fn an_unknown_key_is_an_error_with_file_and_line() {
         let found = errors("[bus]\nkind = \"kafka\"\nbroker = \"x\"\n");
-        assert!(
-            found.starts_with("costhelm.toml:3:1: unknown field `broker`, expected"),
-            "{found}"
-        );
+        assert!(found.starts_with("costhelm.toml:3:1: unknown field `broker`, expected"), "{found}");
     }
 
     #[test]
     fn a_wrong_value_is_an_error_with_file_and_line() {
         let found = errors("\n[commit]\ninterval = \"soon\"\n");
-        assert!(
-            found.starts_with("costhelm.toml:3:12: \"soon\" is no duration"),
-            "{found}"
-        );
+        assert!(found.starts_with("costhelm.toml:3:12: \"soon\" is no duration"), "{found}");
         let found = errors("[commit]\nrows = 0\n");
         assert_eq!(found, "costhelm.toml:2: `commit.rows` is 0; expected 1 to 10000000");
     }

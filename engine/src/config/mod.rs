@@ -108,11 +108,7 @@ pub struct KafkaConfig {
 
 impl Default for KafkaConfig {
     fn default() -> Self {
-        KafkaConfig {
-            brokers: "127.0.0.1:9092".into(),
-            group_id: "costhelm".into(),
-            properties: BTreeMap::new(),
-        }
+        KafkaConfig { brokers: "127.0.0.1:9092".into(), group_id: "costhelm".into(), properties: BTreeMap::new() }
     }
 }
 
@@ -130,10 +126,7 @@ pub struct EmbeddedConfig {
 
 impl Default for EmbeddedConfig {
     fn default() -> Self {
-        EmbeddedConfig {
-            partitions: 4,
-            retention: days(7),
-        }
+        EmbeddedConfig { partitions: 4, retention: days(7) }
     }
 }
 
@@ -177,10 +170,7 @@ pub struct Prices {
 
 impl Default for Prices {
     fn default() -> Self {
-        Prices {
-            builtin: true,
-            books: Vec::new(),
-        }
+        Prices { builtin: true, books: Vec::new() }
     }
 }
 
@@ -200,10 +190,7 @@ pub struct TimeConfig {
 
 impl Default for TimeConfig {
     fn default() -> Self {
-        TimeConfig {
-            future_skew: minutes(10),
-            late_after: minutes(5),
-        }
+        TimeConfig { future_skew: minutes(10), late_after: minutes(5) }
     }
 }
 
@@ -221,10 +208,7 @@ pub struct DedupConfig {
 
 impl Default for DedupConfig {
     fn default() -> Self {
-        DedupConfig {
-            horizon: days(30),
-            ids_max: 10_000_000,
-        }
+        DedupConfig { horizon: days(30), ids_max: 10_000_000 }
     }
 }
 
@@ -283,10 +267,7 @@ pub struct CommitConfig {
 
 impl Default for CommitConfig {
     fn default() -> Self {
-        CommitConfig {
-            interval: Duration::from_secs(1),
-            rows: 250_000,
-        }
+        CommitConfig { interval: Duration::from_secs(1), rows: 250_000 }
     }
 }
 
@@ -303,10 +284,7 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        HttpConfig {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8765)),
-            body_bytes_max: 16 << 20,
-        }
+        HttpConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8765)), body_bytes_max: 16 << 20 }
     }
 }
 
@@ -331,9 +309,7 @@ mod human_duration {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         humantime::parse_duration(&text).map_err(|_| {
-            D::Error::custom(format!(
-                "{text:?} is no duration; expected e.g. \"500ms\", \"1s\", \"10m\" or \"7days\""
-            ))
+            D::Error::custom(format!("{text:?} is no duration; expected e.g. \"500ms\", \"1s\", \"10m\" or \"7days\""))
         })
     }
 }

@@ -26,11 +26,7 @@ pub fn markdown() -> String {
 }
 
 fn resolve<'s>(root: &'s Value, schema: &'s Value) -> &'s Value {
-    match schema
-        .get("$ref")
-        .and_then(Value::as_str)
-        .and_then(|path| path.strip_prefix('#'))
-    {
+    match schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#')) {
         Some(path) => root.pointer(path).unwrap_or(schema),
         None => schema,
     }
@@ -45,20 +41,14 @@ fn table(out: &mut String, root: &Value, schema: &Value, defaults: &Value, path:
     for (name, property) in properties {
         let target = resolve(root, property);
         let default = defaults.get(name).unwrap_or(&Value::Null);
-        let path = if path.is_empty() {
-            name.clone()
-        } else {
-            format!("{path}.{name}")
-        };
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let element = target.get("items").map(|items| resolve(root, items));
         if let Some(element) = element.filter(|element| element.get("properties").is_some()) {
             inner.push((format!("[[{path}]]"), path, element, element_defaults(name)));
         } else if target.get("properties").is_some() {
             inner.push((format!("[{path}]"), path, target, default.clone()));
         } else {
-            let meaning = description(property)
-                .or_else(|| description(target))
-                .unwrap_or_default();
+            let meaning = description(property).or_else(|| description(target)).unwrap_or_default();
             let default = match default {
                 Value::Null => String::new(),
                 value => format!("`{value}`"),
@@ -82,9 +72,9 @@ fn table(out: &mut String, root: &Value, schema: &Value, defaults: &Value, path:
 /// What an entry of a list holds where it says nothing.
 fn element_defaults(list: &str) -> Value {
     let shortest = match list {
-        "budget" => toml::from_str::<Budget>("id = \"\"\namount_usd = \"1\"")
-            .ok()
-            .and_then(|b| serde_json::to_value(b).ok()),
+        "budget" => {
+            toml::from_str::<Budget>("id = \"\"\namount_usd = \"1\"").ok().and_then(|b| serde_json::to_value(b).ok())
+        }
         _ => None,
     };
     let mut defaults = shortest.unwrap_or_default();
@@ -96,10 +86,7 @@ fn element_defaults(list: &str) -> Value {
 }
 
 fn description(schema: &Value) -> Option<String> {
-    schema
-        .get("description")
-        .and_then(Value::as_str)
-        .map(|text| text.replace('\n', " ").replace('|', "\\|"))
+    schema.get("description").and_then(Value::as_str).map(|text| text.replace('\n', " ").replace('|', "\\|"))
 }
 
 #[cfg(test)]
@@ -110,19 +97,13 @@ mod tests {
     fn the_reference_in_the_docs_is_the_one_the_code_generates() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            written == markdown(),
-            "run: cargo run -p costhelm -- config reference > docs/configuration.md"
-        );
+        assert!(written == markdown(), "run: cargo run -p costhelm -- config reference > docs/configuration.md");
     }
 
     #[test]
     fn every_key_has_a_meaning() {
         let text = markdown();
-        let bare: Vec<_> = text
-            .lines()
-            .filter(|line| line.starts_with("| `") && line.ends_with("|  |"))
-            .collect();
+        let bare: Vec<_> = text.lines().filter(|line| line.starts_with("| `") && line.ends_with("|  |")).collect();
         assert!(bare.is_empty(), "{bare:#?}");
     }
 }

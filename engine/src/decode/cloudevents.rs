@@ -22,9 +22,8 @@ impl Envelope {
         let mut envelope = Envelope::default();
         let mut specversion = false;
         for (name, value) in headers {
-            let Some(attribute) = name
-                .get(..3)
-                .filter(|p| p.eq_ignore_ascii_case("ce_") || p.eq_ignore_ascii_case("ce-"))
+            let Some(attribute) =
+                name.get(..3).filter(|p| p.eq_ignore_ascii_case("ce_") || p.eq_ignore_ascii_case("ce-"))
             else {
                 continue;
             };
@@ -50,13 +49,8 @@ pub(super) struct Structured<'a> {
 
 /// Takes apart the members of an object that has `specversion`.
 pub(super) fn structured<'a>(members: &[(Cow<'a, str>, &'a str)]) -> Result<Structured<'a>, Rejection> {
-    let member = |name: &str| {
-        members
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, raw)| *raw)
-            .filter(|raw| *raw != "null")
-    };
+    let member =
+        |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, raw)| *raw).filter(|raw| *raw != "null");
     let text = |name: &str| -> Result<Option<String>, Rejection> {
         member(name)
             .map(|raw| {
@@ -75,11 +69,7 @@ pub(super) fn structured<'a>(members: &[(Cow<'a, str>, &'a str)]) -> Result<Stru
             return Err(Rejection::new(RejectionCode::InvalidField, message));
         }
     }
-    let envelope = Envelope {
-        id: text("id")?,
-        source: text("source")?,
-        time: text("time")?,
-    };
+    let envelope = Envelope { id: text("id")?, source: text("source")?, time: text("time")? };
     let data = match (member("data"), text("data_base64")?) {
         (Some(raw), None) if raw.starts_with('"') => {
             // JSON sent as a string: some SDKs do this when they take the payload for text.
@@ -106,9 +96,6 @@ fn decode_base64(encoded: &str) -> Result<String, Rejection> {
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .ok_or_else(|| {
-            Rejection::new(
-                RejectionCode::InvalidField,
-                "CloudEvents `data_base64` is not base64 of UTF-8 text",
-            )
+            Rejection::new(RejectionCode::InvalidField, "CloudEvents `data_base64` is not base64 of UTF-8 text")
         })
 }

@@ -109,12 +109,8 @@ fn members(text: &str) -> Result<Members<'_>, Rejection> {
         };
         return Err(Rejection::new(RejectionCode::Malformed, message));
     }
-    serde_json::from_str(text).map_err(|error| {
-        Rejection::new(
-            RejectionCode::Malformed,
-            format!("the event is not valid JSON: {error}"),
-        )
-    })
+    serde_json::from_str(text)
+        .map_err(|error| Rejection::new(RejectionCode::Malformed, format!("the event is not valid JSON: {error}")))
 }
 
 impl<'a> Members<'a> {
@@ -129,11 +125,7 @@ impl<'a> Members<'a> {
             None => from_envelope(envelope.and_then(|e| e.time.as_ref())).ok_or_else(|| missing(Field::Timestamp))?,
         };
         let time = EventTime::parse(&timestamp).map_err(|_| {
-            invalid(
-                "timestamp",
-                &timestamp,
-                "an RFC 3339 time such as 2026-11-22T10:15:00Z (no offset means UTC)",
-            )
+            invalid("timestamp", &timestamp, "an RFC 3339 time such as 2026-11-22T10:15:00Z (no offset means UTC)")
         })?;
         let mut dims: [Cow<'a, str>; Dim::COUNT] = Default::default();
         for (slot, (field, required)) in dims.iter_mut().zip(DIM_FIELDS) {
@@ -143,13 +135,7 @@ impl<'a> Members<'a> {
                 None => {}
             }
         }
-        let Metered {
-            usage,
-            service_tier,
-            region,
-            reported_cost,
-            unpriceable,
-        } = self.metered(&dims)?;
+        let Metered { usage, service_tier, region, reported_cost, unpriceable } = self.metered(&dims)?;
         Ok(UsageEvent {
             source: from_envelope(envelope.and_then(|e| e.source.as_ref())).unwrap_or_default(),
             event_id,
@@ -190,10 +176,7 @@ impl<'a> Members<'a> {
             _ => return Err(invalid(name, raw, "a string")),
         };
         if value.len() > STRING_BYTES_MAX {
-            let message = format!(
-                "field `{name}` has {} bytes; at most {STRING_BYTES_MAX} are accepted",
-                value.len()
-            );
+            let message = format!("field `{name}` has {} bytes; at most {STRING_BYTES_MAX} are accepted", value.len());
             return Err(Rejection::new(RejectionCode::TooLarge, message));
         }
         Ok(Some(value).filter(|value| !value.is_empty()))
@@ -203,10 +186,7 @@ impl<'a> Members<'a> {
     fn count(&self, field: Field) -> Result<Option<u64>, Rejection> {
         let Some(raw) = self.raw(field) else { return Ok(None) };
         let name = FIELD_NAMES[field as usize];
-        let text = raw
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'))
-            .unwrap_or(raw);
+        let text = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
         let digits = match text.split_once('.') {
             Some((whole, fraction)) if !fraction.is_empty() && fraction.bytes().all(|b| b == b'0') => whole,
             Some(_) => return Err(invalid(name, raw, "a whole number from 0 up")),
@@ -224,13 +204,7 @@ impl<'a> Members<'a> {
         let reported_cost = self.reported_cost()?;
         let Some(raw) = self.raw(Field::ProviderUsage) else {
             let service_tier = service_tier.unwrap_or(ServiceTier::Standard);
-            return Ok(Metered {
-                usage: self.usage()?,
-                service_tier,
-                region: None,
-                reported_cost,
-                unpriceable: None,
-            });
+            return Ok(Metered { usage: self.usage()?, service_tier, region: None, reported_cost, unpriceable: None });
         };
         let (provider, model) = (&dims[Dim::ModelProvider as usize], &dims[Dim::ModelName as usize]);
         match normalize_provider_usage(provider, model, raw) {
@@ -280,44 +254,30 @@ impl<'a> Members<'a> {
             return Ok(None);
         };
         let tier = ServiceTier::from_name(&name);
-        Ok(Some(tier.ok_or_else(|| {
-            invalid("service_tier", &name, "standard, batch, flex or priority")
-        })?))
+        Ok(Some(tier.ok_or_else(|| invalid("service_tier", &name, "standard, batch, flex or priority"))?))
     }
 
     fn reported_cost(&self) -> Result<Option<Money>, Rejection> {
         let Some(raw) = self.raw(Field::CostUsd) else {
             return Ok(None);
         };
-        let text = raw
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'))
-            .unwrap_or(raw);
+        let text = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
         // A float's noise past the 18th digit is not worth an event: it is rounded, and the column says "reported".
         match Money::parse_rounded(text.trim()) {
             Ok((money, _)) if money >= Money::ZERO => Ok(Some(money)),
-            _ => Err(invalid(
-                "cost_usd",
-                raw,
-                "a decimal number of US dollars from 0 up, as a number or a string",
-            )),
+            _ => Err(invalid("cost_usd", raw, "a decimal number of US dollars from 0 up, as a number or a string")),
         }
     }
 
     /// The fields without a meaning here, and the provider's usage object as it came.
     fn attributes(mut self) -> Result<Option<String>, Rejection> {
         if let Some(raw) = self.raw(Field::ProviderUsage) {
-            self.others
-                .push((Cow::Borrowed(FIELD_NAMES[Field::ProviderUsage as usize]), raw));
+            self.others.push((Cow::Borrowed(FIELD_NAMES[Field::ProviderUsage as usize]), raw));
         }
         if self.others.is_empty() {
             return Ok(None);
         }
-        let bytes = self
-            .others
-            .iter()
-            .map(|(key, raw)| key.len() + raw.len() + 4)
-            .sum::<usize>();
+        let bytes = self.others.iter().map(|(key, raw)| key.len() + raw.len() + 4).sum::<usize>();
         if bytes > ATTRIBUTES_BYTES_MAX {
             let message = format!("the unknown fields have {bytes} bytes; at most {ATTRIBUTES_BYTES_MAX} are accepted");
             return Err(Rejection::new(RejectionCode::TooLarge, message));
@@ -355,20 +315,14 @@ fn within_limits(usage: Usage) -> Result<Usage, Rejection> {
 
 fn missing(field: Field) -> Rejection {
     let name = FIELD_NAMES[field as usize];
-    Rejection::new(
-        RejectionCode::MissingField,
-        format!("field `{name}` is missing; every usage event must have it"),
-    )
+    Rejection::new(RejectionCode::MissingField, format!("field `{name}` is missing; every usage event must have it"))
 }
 
 fn invalid(name: &str, value: &str, expected: &str) -> Rejection {
     const SHOWN_CHARS_MAX: usize = 200;
     let shown: String = value.chars().take(SHOWN_CHARS_MAX).collect();
     let more = if shown.len() < value.len() { "…" } else { "" };
-    Rejection::new(
-        RejectionCode::InvalidField,
-        format!("field `{name}` is {shown}{more}; expected {expected}"),
-    )
+    Rejection::new(RejectionCode::InvalidField, format!("field `{name}` is {shown}{more}; expected {expected}"))
 }
 
 /// The text inside a JSON string, without a copy where nothing is escaped.
@@ -439,12 +393,7 @@ mod tests {
     fn the_json_schema_names_the_fields_that_are_decoded() {
         let text = include_str!("../../../docs/schemas/usage-event.schema.json");
         let schema: serde_json::Value = serde_json::from_str(text).unwrap();
-        let mut names: Vec<_> = schema["properties"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let mut names: Vec<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
         let mut decoded = FIELD_NAMES.to_vec();
         names.sort_unstable();
         decoded.sort_unstable();

@@ -75,10 +75,7 @@ impl fmt::Display for Rejection {
 
 impl Rejection {
     pub fn new(code: RejectionCode, message: impl Into<String>) -> Self {
-        Rejection {
-            code,
-            message: message.into(),
-        }
+        Rejection { code, message: message.into() }
     }
 }
 
@@ -92,48 +89,29 @@ pub struct Decoded<'a> {
 /// Decodes one record. `each` is called at least once, so that no record is lost (EO-3).
 pub fn decode<'a>(value: &'a [u8], envelope: Option<&'a Envelope>, mut each: impl FnMut(Decoded<'a>)) {
     let mut whole = |code, message: String| {
-        each(Decoded {
-            index: 0,
-            raw: value,
-            event: Err(Rejection::new(code, message)),
-        });
+        each(Decoded { index: 0, raw: value, event: Err(Rejection::new(code, message)) });
     };
     if value.len() > RECORD_BYTES_MAX {
-        let message = format!(
-            "the record has {} bytes; at most {RECORD_BYTES_MAX} are accepted",
-            value.len()
-        );
+        let message = format!("the record has {} bytes; at most {RECORD_BYTES_MAX} are accepted", value.len());
         return whole(RejectionCode::TooLarge, message);
     }
     let text = match std::str::from_utf8(value) {
         Ok(text) => text.trim_start_matches('\u{feff}').trim(),
         Err(error) => {
-            let message = format!(
-                "the record is not UTF-8: byte {} is not part of a character",
-                error.valid_up_to()
-            );
+            let message = format!("the record is not UTF-8: byte {} is not part of a character", error.valid_up_to());
             return whole(RejectionCode::Malformed, message);
         }
     };
     if !text.starts_with('[') {
-        return each(Decoded {
-            index: 0,
-            raw: value,
-            event: json::event(text, envelope),
-        });
+        return each(Decoded { index: 0, raw: value, event: json::event(text, envelope) });
     }
     match serde_json::from_str::<Vec<&serde_json::value::RawValue>>(text) {
         Ok(elements) if elements.is_empty() => {
-            whole(
-                RejectionCode::Malformed,
-                "the record is an empty array; expected at least one usage event".into(),
-            );
+            whole(RejectionCode::Malformed, "the record is an empty array; expected at least one usage event".into());
         }
         Ok(elements) if elements.len() > ARRAY_EVENTS_MAX => {
-            let message = format!(
-                "the record holds {} events; at most {ARRAY_EVENTS_MAX} are accepted",
-                elements.len()
-            );
+            let message =
+                format!("the record holds {} events; at most {ARRAY_EVENTS_MAX} are accepted", elements.len());
             whole(RejectionCode::TooLarge, message);
         }
         // An array under one binary-mode envelope shares its source and time, but an id can only name one event.
@@ -141,17 +119,10 @@ pub fn decode<'a>(value: &'a [u8], envelope: Option<&'a Envelope>, mut each: imp
             let envelope = if elements.len() == 1 { envelope } else { None };
             for (index, element) in (0..).zip(elements) {
                 let raw = element.get();
-                each(Decoded {
-                    index,
-                    raw: raw.as_bytes(),
-                    event: json::event(raw, envelope),
-                });
+                each(Decoded { index, raw: raw.as_bytes(), event: json::event(raw, envelope) });
             }
         }
-        Err(error) => whole(
-            RejectionCode::Malformed,
-            format!("the record is not valid JSON: {error}"),
-        ),
+        Err(error) => whole(RejectionCode::Malformed, format!("the record is not valid JSON: {error}")),
     }
 }
 

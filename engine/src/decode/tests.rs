@@ -10,10 +10,7 @@ fn assert_matches(name: &str, found: &str) {
         std::fs::write(&path, found).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        expected == found,
-        "{name} differs from what is understood now:\n{found}"
-    );
+    assert!(expected == found, "{name} differs from what is understood now:\n{found}");
 }
 
 fn describe(line: &str) -> String {
@@ -32,10 +29,7 @@ fn describe(line: &str) -> String {
                     .map(|(meter, count)| format!("{}={count}", meter.name()))
                     .collect::<Vec<_>>()
                     .join(" "),
-                event
-                    .unpriceable
-                    .map(|code| format!("unpriceable={code}|"))
-                    .unwrap_or_default(),
+                event.unpriceable.map(|code| format!("unpriceable={code}|")).unwrap_or_default(),
                 event.service_tier,
                 event.tokens_total,
                 event.reported_cost.map(|cost| cost.to_string()),
@@ -57,18 +51,12 @@ fn describe_all(lines: &str) -> String {
 
 #[test]
 fn what_emitters_in_the_wild_send_is_understood() {
-    assert_matches(
-        "accepted.expected",
-        &describe_all(include_str!("../../../fixtures/events/accepted.ndjson")),
-    );
+    assert_matches("accepted.expected", &describe_all(include_str!("../../../fixtures/events/accepted.ndjson")));
 }
 
 #[test]
 fn what_cannot_be_used_is_rejected_with_field_value_and_expectation() {
-    assert_matches(
-        "rejected.expected",
-        &describe_all(include_str!("../../../fixtures/events/rejected.ndjson")),
-    );
+    assert_matches("rejected.expected", &describe_all(include_str!("../../../fixtures/events/rejected.ndjson")));
 }
 
 #[test]

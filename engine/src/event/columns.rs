@@ -56,11 +56,7 @@ pub static LEDGER_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     fields.push(required("service_tier", dictionary_type()));
     fields.extend(["tokens_input", "tokens_output", "tokens_total"].map(|name| required(name, DataType::Int64)));
     fields.push(optional("tokens_total_reported", DataType::Int64));
-    fields.extend(
-        Meter::ALL
-            .iter()
-            .map(|meter| required(&meter_column(*meter), DataType::Int64)),
-    );
+    fields.extend(Meter::ALL.iter().map(|meter| required(&meter_column(*meter), DataType::Int64)));
     fields.extend([
         required("status", dictionary_type()),
         optional("unpriced_reason", dictionary_type()),
@@ -292,26 +288,18 @@ impl LedgerRows {
         for (column, tokens) in self.tokens.iter_mut().zip([input, output, input + output]) {
             column.append_value(tokens);
         }
-        self.tokens_total_reported
-            .append_option(event.tokens_total.map(|tokens| tokens as i64));
+        self.tokens_total_reported.append_option(event.tokens_total.map(|tokens| tokens as i64));
         for (column, meter) in self.meters.iter_mut().zip(Meter::ALL) {
             column.append_value(event.usage.get(meter) as i64);
         }
         match rating {
-            Rating::Priced {
-                cost,
-                model,
-                unit_prices,
-            } => {
+            Rating::Priced { cost, model, unit_prices } => {
                 self.status.push("priced");
                 self.unpriced_reason.push_optional(None);
                 self.cost.append_value(cost.atto());
                 self.price_model.push(model);
                 self.unit_prices.push(unit_prices);
-                self.cost_total = self
-                    .cost_total
-                    .checked_add(cost)
-                    .expect("MONEY-2: an epoch's cost fits 38 digits");
+                self.cost_total = self.cost_total.checked_add(cost).expect("MONEY-2: an epoch's cost fits 38 digits");
             }
             Rating::Unpriced(reason) => {
                 self.status.push("unpriced");
@@ -324,8 +312,7 @@ impl LedgerRows {
         self.reported_cost.append_option(event.reported_cost.map(Money::atto));
         self.cost_calculation.push_optional(event.cost_calculation.as_deref());
         self.duration_ms.append_option(event.duration_ms.map(|ms| ms as i64));
-        self.mcp_overhead_ms
-            .append_option(event.mcp_overhead_ms.map(|ms| ms as i64));
+        self.mcp_overhead_ms.append_option(event.mcp_overhead_ms.map(|ms| ms as i64));
         self.mcp_target_agent.append_option(event.mcp_target_agent.as_deref());
         self.trace_id.append_option(event.trace_id.as_deref());
         self.span_id.append_option(event.span_id.as_deref());
@@ -364,10 +351,7 @@ impl LedgerRows {
         columns.push(Arc::new(self.reported_cost.finish()));
         columns.push(self.cost_calculation.finish());
         columns.push(self.price_model.finish());
-        columns.push(dictionary(
-            Int32Array::from(vec![0; rows]),
-            StringArray::from(vec![price_revision]),
-        ));
+        columns.push(dictionary(Int32Array::from(vec![0; rows]), StringArray::from(vec![price_revision])));
         columns.push(self.unit_prices.finish());
         columns.push(Arc::new(self.duration_ms.finish()));
         columns.push(Arc::new(self.mcp_overhead_ms.finish()));

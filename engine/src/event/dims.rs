@@ -47,8 +47,7 @@ impl DimTable {
         let number = u32::try_from(self.sets.len()).expect("the owner keeps the table far below 2³² sets");
         let dims = Dims(std::array::from_fn(|dim| self.share(set[dim].as_ref())));
         self.sets.push((hash, dims));
-        self.table
-            .insert_unique(hash, number, |number| self.sets[*number as usize].0);
+        self.table.insert_unique(hash, number, |number| self.sets[*number as usize].0);
         number
     }
 
@@ -64,9 +63,7 @@ impl DimTable {
 
 fn hash<S: AsRef<str>>(set: &[S; Dim::COUNT]) -> u64 {
     set.iter().fold(0, |hash, value| {
-        (hash ^ xxh3_64(value.as_ref().as_bytes()))
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(29)
+        (hash ^ xxh3_64(value.as_ref().as_bytes())).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
     })
 }
 
@@ -80,10 +77,7 @@ mod tests {
         let a = table.intern(&["prod", "org", "", "", "p", "worker", "openai", "gpt-4o"]);
         let b = table.intern(&["prod", "org", "", "p", "", "worker", "openai", "gpt-4o"]);
         assert_eq!((a, b), (0, 1));
-        assert_eq!(
-            table.intern(&["prod", "org", "", "", "p", "worker", "openai", "gpt-4o"]),
-            a
-        );
+        assert_eq!(table.intern(&["prod", "org", "", "", "p", "worker", "openai", "gpt-4o"]), a);
         assert_eq!(table.get(b).get(Dim::TeamId), "p");
         assert_eq!(table.len(), 2);
     }

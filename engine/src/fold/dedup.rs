@@ -40,14 +40,7 @@ pub struct Dedup {
 impl Dedup {
     pub fn new(seed: u64, horizon_us: i64, ids_max: usize) -> Dedup {
         let horizon_hours = i32::try_from((horizon_us + HOUR_US - 1) / HOUR_US).unwrap_or(i32::MAX / 2);
-        Dedup {
-            seed,
-            horizon_hours,
-            ids_max,
-            entries: HashTable::new(),
-            evicted: 0,
-            swept_hour: i32::MIN,
-        }
+        Dedup { seed, horizon_hours, ids_max, entries: HashTable::new(), evicted: 0, swept_hour: i32::MIN }
     }
 
     /// True when the identity is new, which it then no longer is.
@@ -57,10 +50,7 @@ impl Dedup {
             self.sweep(hour);
         }
         let id = self.id(source, event_id);
-        let vacant = match self
-            .entries
-            .entry(slot(&id), |entry| entry.id == id, |entry| slot(&entry.id))
-        {
+        let vacant = match self.entries.entry(slot(&id), |entry| entry.id == id, |entry| slot(&entry.id)) {
             hashbrown::hash_table::Entry::Occupied(_) => return false,
             hashbrown::hash_table::Entry::Vacant(vacant) => vacant,
         };
@@ -93,12 +83,7 @@ impl Dedup {
             // Hashed one after the other, not joined, so that ("a", "bc") and ("ab", "c") differ.
             hash ^= xxh3_128_with_seed(source.as_bytes(), self.seed ^ SOURCE_SEED).rotate_left(64);
         }
-        Id([
-            hash as u32,
-            (hash >> 32) as u32,
-            (hash >> 64) as u32,
-            (hash >> 96) as u32,
-        ])
+        Id([hash as u32, (hash >> 32) as u32, (hash >> 64) as u32, (hash >> 96) as u32])
     }
 
     /// Drops what is older than the horizon.
@@ -167,10 +152,7 @@ mod tests {
         assert!(dedup.insert("", "a", at(0)));
         assert!(!dedup.insert("", "a", at(24)));
         assert!(dedup.insert("", "b", at(26)));
-        assert!(
-            dedup.insert("", "a", at(26)),
-            "two hours past the horizon it is new again"
-        );
+        assert!(dedup.insert("", "a", at(26)), "two hours past the horizon it is new again");
     }
 
     #[test]

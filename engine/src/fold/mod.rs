@@ -152,13 +152,7 @@ impl Folder {
         watermarks: Watermarks,
         clock: EventTime,
     ) -> Folder {
-        let mut tracks: Vec<_> = budgets
-            .iter()
-            .map(|_| BudgetTrack {
-                period: None,
-                spent: BTreeMap::new(),
-            })
-            .collect();
+        let mut tracks: Vec<_> = budgets.iter().map(|_| BudgetTrack { period: None, spent: BTreeMap::new() }).collect();
         for (budget, period_start, amount) in spent {
             tracks[budget].spent.insert(period_start, amount);
         }
@@ -212,11 +206,7 @@ impl Folder {
         match self.positions.get_mut(&batch.at) {
             Some(position) if *position == batch.from => *position = batch.to,
             Some(position) => {
-                return Err(OutOfOrder {
-                    at: batch.at.clone(),
-                    expected: *position,
-                    found: batch.from,
-                });
+                return Err(OutOfOrder { at: batch.at.clone(), expected: *position, found: batch.from });
             }
             // A partition that left us while its batch was in the queue: its new owner reads these records.
             None => return Ok(false),
@@ -225,24 +215,14 @@ impl Folder {
         let mut partition = PartitionFold {
             latest_us: now.0.saturating_add(self.rules.future_skew_us),
             greatest,
-            counts: ConsumedRange {
-                from: batch.from,
-                to: batch.to,
-                ..ConsumedRange::default()
-            },
+            counts: ConsumedRange { from: batch.from, to: batch.to, ..ConsumedRange::default() },
         };
         for record in &batch.records {
             self.fold_record(batch, record, &mut partition);
         }
-        let PartitionFold {
-            greatest, mut counts, ..
-        } = partition;
+        let PartitionFold { greatest, mut counts, .. } = partition;
         counts.greatest = greatest;
-        debug_assert_eq!(
-            counts.events,
-            counts.ledger_rows + counts.duplicates + counts.quarantined,
-            "EO-3"
-        );
+        debug_assert_eq!(counts.events, counts.ledger_rows + counts.duplicates + counts.quarantined, "EO-3");
         if let Some(greatest) = greatest {
             self.watermarks.advance(&batch.at, greatest);
         }
@@ -261,20 +241,13 @@ impl Folder {
         let envelope = if record.headers.is_empty() {
             None
         } else {
-            let headers = record
-                .headers
-                .iter()
-                .map(|(name, value)| (batch.bytes(name), batch.bytes(value)));
+            let headers = record.headers.iter().map(|(name, value)| (batch.bytes(name), batch.bytes(value)));
             Envelope::from_headers(headers.filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value))))
         };
         decode(value, envelope.as_ref(), |Decoded { index, raw, event }| {
             partition.counts.events += 1;
-            let origin = RowOrigin {
-                topic: &batch.at.topic,
-                partition: batch.at.partition,
-                offset: record.offset,
-                index,
-            };
+            let origin =
+                RowOrigin { topic: &batch.at.topic, partition: batch.at.partition, offset: record.offset, index };
             let rejection = match event {
                 Ok(event) if event.time.0 > partition.latest_us => crate::decode::Rejection::new(
                     RejectionCode::FutureTimestamp,
@@ -310,19 +283,12 @@ impl Folder {
         }
         partition.counts.ledger_rows += 1;
         let late = self.watermarks.is_late(partition.greatest, event.time);
-        partition.greatest = Some(
-            partition
-                .greatest
-                .map_or(event.time, |greatest| greatest.max(event.time)),
-        );
+        partition.greatest = Some(partition.greatest.map_or(event.time, |greatest| greatest.max(event.time)));
         let number = self.dims.intern(&event.dims);
         let rating = self.rater.rate(number, self.dims.get(number), event);
         let sums = Sums::of(event, rating.cost(), late);
         self.pending.ledger.push(event, number, rating, late, origin);
-        self.batch_cells
-            .entry((Grain::Minute.window(event.time), number))
-            .or_default()
-            .add(&sums);
+        self.batch_cells.entry((Grain::Minute.window(event.time), number)).or_default().add(&sums);
     }
 
     /// Adds the batch's cells to the epoch and to the budgets they count towards.
@@ -339,9 +305,7 @@ impl Folder {
             }
             let scope = self.dims.get(number);
             let covering = self.budgets_of[slot].get_or_insert_with(|| {
-                (0..self.budgets.len())
-                    .filter(|b| self.budgets[*b].scope.matches(&scope.into()))
-                    .collect()
+                (0..self.budgets.len()).filter(|b| self.budgets[*b].scope.matches(&scope.into())).collect()
             });
             for budget in covering.iter().copied() {
                 let (rule, track) = (&self.budgets[budget], &mut self.tracks[budget]);
@@ -351,19 +315,12 @@ impl Folder {
                     _ => track.period.insert(period_of(rule.period, rule.zone, time)).clone(),
                 };
                 let spent = track.spent.entry(period.start).or_default();
-                let after = spent
-                    .checked_add(sums.cost)
-                    .expect("MONEY-2: a budget's spend fits 38 digits");
+                let after = spent.checked_add(sums.cost).expect("MONEY-2: a budget's spend fits 38 digits");
                 crossed |= !crossings(rule, *spent, after).is_empty();
                 *spent = after;
                 add_spend(
                     &mut self.pending.budget_spend,
-                    BudgetSpend {
-                        budget,
-                        period,
-                        at: at.clone(),
-                        amount: sums.cost,
-                    },
+                    BudgetSpend { budget, period, at: at.clone(), amount: sums.cost },
                 );
             }
         }
@@ -380,9 +337,7 @@ impl Folder {
         let ledger = pending.ledger.time_range().map(|time_range| DatasetRows {
             cost: pending.ledger.cost_total(),
             time_range,
-            batch: pending
-                .ledger
-                .finish(self.rater.book().revision(), |number| dims.get(number)),
+            batch: pending.ledger.finish(self.rater.book().revision(), |number| dims.get(number)),
         });
         let quarantine = pending.quarantine.time_range().map(|time_range| DatasetRows {
             cost: Money::ZERO,
@@ -438,10 +393,7 @@ fn add_spend(spends: &mut Vec<BudgetSpend>, spend: BudgetSpend) {
     };
     match spends.iter_mut().rev().find(same) {
         Some(known) => {
-            known.amount = known
-                .amount
-                .checked_add(spend.amount)
-                .expect("MONEY-2: an epoch's spend fits 38 digits");
+            known.amount = known.amount.checked_add(spend.amount).expect("MONEY-2: an epoch's spend fits 38 digits");
         }
         None => spends.push(spend),
     }

@@ -109,22 +109,13 @@ mod tests {
         let time = EventTime::parse("1969-12-31T23:59:30Z").unwrap();
         assert_eq!(Grain::Minute.window(time).0, -MINUTE_US);
         assert_eq!(Grain::Hour.window(time).0, -HOUR_US);
-        assert_eq!(
-            Grain::Month.window(time),
-            WindowStart(EventTime::parse("1969-12-01").unwrap().0)
-        );
+        assert_eq!(Grain::Month.window(time), WindowStart(EventTime::parse("1969-12-01").unwrap().0));
     }
 
     #[test]
     fn the_last_microsecond_of_february_in_a_leap_year_is_in_february() {
         let time = EventTime::parse("2024-02-29T23:59:59.999999Z").unwrap();
-        assert_eq!(
-            Grain::Month.window(time),
-            WindowStart(EventTime::parse("2024-02-01").unwrap().0)
-        );
-        assert_eq!(
-            Grain::Day.window(time),
-            WindowStart(EventTime::parse("2024-02-29").unwrap().0)
-        );
+        assert_eq!(Grain::Month.window(time), WindowStart(EventTime::parse("2024-02-01").unwrap().0));
+        assert_eq!(Grain::Day.window(time), WindowStart(EventTime::parse("2024-02-29").unwrap().0));
     }
 }

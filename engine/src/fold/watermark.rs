@@ -19,10 +19,7 @@ pub struct Watermarks {
 
 impl Watermarks {
     pub fn new(late_after_us: i64) -> Watermarks {
-        Watermarks {
-            greatest: HashMap::new(),
-            late_after_us,
-        }
+        Watermarks { greatest: HashMap::new(), late_after_us }
     }
 
     /// The partition's greatest event time so far.
@@ -45,8 +42,6 @@ impl Watermarks {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&TopicPartition, EventTime)> {
-        self.greatest
-            .iter()
-            .map(|(at, time)| (at, EventTime(time.0.saturating_sub(self.late_after_us))))
+        self.greatest.iter().map(|(at, time)| (at, EventTime(time.0.saturating_sub(self.late_after_us))))
     }
 }

@@ -74,13 +74,9 @@ impl Pane {
         let row = *self.row_of.entry(dims).or_insert(next);
         if row == next {
             self.dims.push(dims);
-            for column in [
-                &mut self.events,
-                &mut self.unpriced,
-                &mut self.late,
-                &mut self.duration_ms,
-                &mut self.mcp_overhead_ms,
-            ] {
+            for column in
+                [&mut self.events, &mut self.unpriced, &mut self.late, &mut self.duration_ms, &mut self.mcp_overhead_ms]
+            {
                 column.push(0);
             }
             self.cost.push(0);
@@ -94,9 +90,7 @@ impl Pane {
         self.mcp_overhead_ms[row] += sums.mcp_overhead_ms as i64;
         let fits = "MONEY-2: a window's cost fits 38 digits";
         self.cost[row] = self.cost[row].checked_add(sums.cost.atto()).expect(fits);
-        self.reported_cost[row] = self.reported_cost[row]
-            .checked_add(sums.reported_cost.atto())
-            .expect(fits);
+        self.reported_cost[row] = self.reported_cost[row].checked_add(sums.reported_cost.atto()).expect(fits);
         for (meter, count) in sums.usage.iter() {
             let column = &mut self.meters[meter as usize];
             if column.len() < rows {
@@ -131,11 +125,7 @@ pub fn window_schema() -> SchemaRef {
     fields.extend(Dim::ALL.map(|dim| Field::new(dim.name(), dictionary_type(), false)));
     fields.extend(["events", "unpriced", "late"].map(|name| Field::new(name, DataType::Int64, false)));
     fields.extend(["cost_usd", "reported_cost_usd"].map(|name| Field::new(name, MONEY_TYPE, false)));
-    fields.extend(
-        Meter::ALL
-            .iter()
-            .map(|meter| Field::new(meter_column(*meter), DataType::Int64, false)),
-    );
+    fields.extend(Meter::ALL.iter().map(|meter| Field::new(meter_column(*meter), DataType::Int64, false)));
     fields.extend(["duration_ms", "mcp_overhead_ms"].map(|name| Field::new(name, DataType::Int64, false)));
     Arc::new(Schema::new(fields))
 }
@@ -144,18 +134,15 @@ pub fn window_schema() -> SchemaRef {
 pub fn window_batch<'d>(cells: &[(WindowStart, u32, Sums)], dims_of: impl Fn(u32) -> &'d Dims) -> RecordBatch {
     let numbers: Vec<u32> = cells.iter().map(|(_, dims, _)| *dims).collect();
     let counts = |of: &dyn Fn(&Sums) -> u64| -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(
-            cells.iter().map(|(_, _, sums)| of(sums) as i64),
-        ))
+        Arc::new(Int64Array::from_iter_values(cells.iter().map(|(_, _, sums)| of(sums) as i64)))
     };
     let money = |of: &dyn Fn(&Sums) -> Money| -> ArrayRef {
         let values = Decimal128Array::from_iter_values(cells.iter().map(|(_, _, sums)| of(sums).atto()));
         Arc::new(values.with_data_type(MONEY_TYPE))
     };
     let starts = cells.iter().map(|(start, _, _)| start.0);
-    let mut columns: Vec<ArrayRef> = vec![Arc::new(
-        TimestampMicrosecondArray::from_iter_values(starts).with_timezone("UTC"),
-    )];
+    let mut columns: Vec<ArrayRef> =
+        vec![Arc::new(TimestampMicrosecondArray::from_iter_values(starts).with_timezone("UTC"))];
     columns.extend(dim_columns(&numbers, dims_of));
     columns.extend([counts(&|s| s.events), counts(&|s| s.unpriced), counts(&|s| s.late)]);
     columns.extend([money(&|s| s.cost), money(&|s| s.reported_cost)]);
@@ -198,12 +185,7 @@ impl Windows {
                 self.beyond_memory += sums.events;
                 continue;
             }
-            self.cells += usize::from(
-                self.levels[*grain as usize]
-                    .entry(window)
-                    .or_default()
-                    .add(number, sums),
-            );
+            self.cells += usize::from(self.levels[*grain as usize].entry(window).or_default().add(number, sums));
         }
     }
 
@@ -233,11 +215,7 @@ impl Windows {
     }
 
     fn oldest_kept(&self, grain: Grain) -> i64 {
-        grain
-            .window(EventTime(
-                self.clock.0.saturating_sub(self.retention.of(grain)).max(i64::MIN / 2),
-            ))
-            .0
+        grain.window(EventTime(self.clock.0.saturating_sub(self.retention.of(grain)).max(i64::MIN / 2))).0
     }
 
     /// The earliest window of a grain that is held whole.
@@ -270,11 +248,9 @@ impl Windows {
         from: EventTime,
         to: EventTime,
     ) -> impl Iterator<Item = (WindowStart, &Dims, Sums)> {
-        self.levels[grain as usize]
-            .range(WindowStart(from.0)..WindowStart(to.0))
-            .flat_map(move |(start, pane)| {
-                (0..pane.dims.len()).map(move |row| (*start, self.dims.get(pane.dims[row]), pane.sums(row)))
-            })
+        self.levels[grain as usize].range(WindowStart(from.0)..WindowStart(to.0)).flat_map(move |(start, pane)| {
+            (0..pane.dims.len()).map(move |row| (*start, self.dims.get(pane.dims[row]), pane.sums(row)))
+        })
     }
 
     /// The windows of a grain as Arrow, whole.
@@ -307,12 +283,7 @@ mod tests {
     fn sums(atto: i128) -> Sums {
         let mut usage = Usage::default();
         usage.set(Meter::Input, 10);
-        Sums {
-            events: 1,
-            cost: Money::from_atto(atto),
-            usage,
-            ..Sums::default()
-        }
+        Sums { events: 1, cost: Money::from_atto(atto), usage, ..Sums::default() }
     }
 
     fn minute(time: &str) -> WindowStart {
@@ -322,18 +293,12 @@ mod tests {
     #[test]
     fn every_grain_adds_up_to_the_same_sum() {
         let mut windows = Windows::new(RETENTION);
-        for (n, time) in ["2026-11-22T10:00:00Z", "2026-11-22T10:59:59Z", "2026-11-22T11:00:00Z"]
-            .iter()
-            .enumerate()
-        {
+        for (n, time) in ["2026-11-22T10:00:00Z", "2026-11-22T10:59:59Z", "2026-11-22T11:00:00Z"].iter().enumerate() {
             windows.add(minute(time), &dims("worker"), &sums(10i128.pow(n as u32)), &Grain::ALL);
         }
         let all = (EventTime(0), EventTime(i64::MAX));
         for grain in Grain::ALL {
-            let total: i128 = windows
-                .cells_between(grain, all.0, all.1)
-                .map(|(_, _, sums)| sums.cost.atto())
-                .sum();
+            let total: i128 = windows.cells_between(grain, all.0, all.1).map(|(_, _, sums)| sums.cost.atto()).sum();
             assert_eq!(total, 111, "{grain:?}");
         }
         assert_eq!(windows.to_arrow(Grain::Hour).num_rows(), 2);
@@ -347,40 +312,23 @@ mod tests {
         assert_eq!(windows.levels[0].len(), 2);
         assert_eq!(windows.beyond_memory(), 0);
         windows.add(minute("2026-11-22T01:00:00Z"), &dims("worker"), &sums(4), &Grain::ALL);
-        assert_eq!(
-            windows.beyond_memory(),
-            1,
-            "its minute is gone; its hour, day and month are not"
-        );
-        let day = windows
-            .cells_between(Grain::Day, EventTime(0), EventTime(i64::MAX))
-            .next()
-            .unwrap();
+        assert_eq!(windows.beyond_memory(), 1, "its minute is gone; its hour, day and month are not");
+        let day = windows.cells_between(Grain::Day, EventTime(0), EventTime(i64::MAX)).next().unwrap();
         assert_eq!(day.2.cost.atto(), 7);
     }
 
     #[test]
     fn memory_is_bounded_by_giving_up_the_oldest_minutes_first() {
-        let mut windows = Windows::new(Retention {
-            cells_max: 50,
-            ..RETENTION
-        });
+        let mut windows = Windows::new(Retention { cells_max: 50, ..RETENTION });
         let start = minute("2026-11-22T10:00:00Z").0;
         for n in 0..100 {
-            windows.add(
-                WindowStart(start + n * MINUTE_US),
-                &dims("worker"),
-                &sums(1),
-                &Grain::ALL,
-            );
+            windows.add(WindowStart(start + n * MINUTE_US), &dims("worker"), &sums(1), &Grain::ALL);
             windows.expire();
         }
         assert!(windows.cells() <= 50);
         assert!(windows.evicted_cells() > 0);
-        let month: i128 = windows
-            .cells_between(Grain::Month, EventTime(0), EventTime(i64::MAX))
-            .map(|c| c.2.cost.atto())
-            .sum();
+        let month: i128 =
+            windows.cells_between(Grain::Month, EventTime(0), EventTime(i64::MAX)).map(|c| c.2.cost.atto()).sum();
         assert_eq!(month, 100);
     }
 }

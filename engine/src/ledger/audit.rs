@@ -76,21 +76,13 @@ impl Problems {
 
     fn check(self, name: &'static str, holds: impl FnOnce() -> String) -> Check {
         if self.count == 0 {
-            return Check {
-                name,
-                holds: true,
-                detail: holds(),
-            };
+            return Check { name, holds: true, detail: holds() };
         }
         let more = match self.count - self.shown.len() {
             0 => String::new(),
             more => format!("; and {more} more"),
         };
-        Check {
-            name,
-            holds: false,
-            detail: format!("{}{more}", self.shown.join("; ")),
-        }
+        Check { name, holds: false, detail: format!("{}{more}", self.shown.join("; ")) }
     }
 }
 
@@ -121,19 +113,11 @@ async fn read_books(store: &Store, budgets: &[Budget]) -> Result<Books, CommitEr
         let counted = |budget: &&Budget| known.get(&budget.id.0) == Some(&crate::commit::counters::definition(budget));
         let books = Books {
             consumed: store.consumed().await?,
-            cursors: store
-                .cursors()
-                .await?
-                .into_iter()
-                .map(|(at, next, _)| (at, next))
-                .collect(),
+            cursors: store.cursors().await?.into_iter().map(|(at, next, _)| (at, next)).collect(),
             ledger: store.files(Dataset::Ledger).await?,
             quarantine: store.files(Dataset::Quarantine).await?,
             rollups: store.files(Dataset::RollupHour).await?,
-            counters: counters
-                .into_iter()
-                .map(|c| ((c.budget, c.period_start, c.at), c.spent))
-                .collect(),
+            counters: counters.into_iter().map(|c| ((c.budget, c.period_start, c.at), c.spent)).collect(),
             counted_budgets: budgets.iter().filter(counted).cloned().collect(),
         };
         if store.last_epoch().await? == epoch {
@@ -158,44 +142,26 @@ fn check_all(data_dir: &Path, books: &Books) -> Report {
         &books.quarantine,
         books.consumed.iter().map(|row| row.quarantined).sum(),
     ));
-    let LedgerFacts {
-        rows,
-        unpriced,
-        cost,
-        mut unreadable_files,
-        origins,
-        recomputed,
-        repeated,
-        hours,
-        spent,
-        ..
-    } = ledger;
+    let LedgerFacts { rows, unpriced, cost, mut unreadable_files, origins, recomputed, repeated, hours, spent, .. } =
+        ledger;
     for problem in unreadable {
         unreadable_files.add(|| problem);
     }
     checks.push(unreadable_files.check("files readable", || {
-        format!(
-            "{} files",
-            books.ledger.len() + books.quarantine.len() + books.rollups.len()
-        )
+        format!("{} files", books.ledger.len() + books.quarantine.len() + books.rollups.len())
     }));
-    checks.push(origins.check("row origins", || {
-        format!("{rows} rows, each within a committed range of its epoch, none twice")
-    }));
+    checks.push(
+        origins.check("row origins", || format!("{rows} rows, each within a committed range of its epoch, none twice")),
+    );
     let manifest = sum(books.ledger.iter().map(|file| file.cost));
     let mut costs = Problems::default();
     if Some(cost) != manifest {
         costs.add(|| {
-            format!(
-                "rows {cost} USD, manifest {} USD",
-                manifest.map_or("overflows".into(), |m| m.to_string())
-            )
+            format!("rows {cost} USD, manifest {} USD", manifest.map_or("overflows".into(), |m| m.to_string()))
         });
     }
     checks.push(costs.check("ledger cost", || format!("{cost} USD")));
-    checks.push(recomputed.check("recomputed cost", || {
-        format!("{} rows from their own unit prices", rows - unpriced)
-    }));
+    checks.push(recomputed.check("recomputed cost", || format!("{} rows from their own unit prices", rows - unpriced)));
     checks.push(repeated.check("unique events", || format!("{rows} (source, event_id)")));
     checks.push(rollups(data_dir, books, hours));
     checks.push(budget_counters(books, spent));
@@ -234,9 +200,7 @@ fn chains(books: &Books) -> Check {
             problems.add(|| format!("{at}: the cursor is at {next}, the ranges end at {end}"));
         }
     }
-    problems.check("offset chains", || {
-        format!("{} partitions, {} ranges", ends.len(), books.consumed.len())
-    })
+    problems.check("offset chains", || format!("{} partitions, {} ranges", ends.len(), books.consumed.len()))
 }
 
 fn every_event(books: &Books) -> Check {
@@ -247,16 +211,11 @@ fn every_event(books: &Books) -> Check {
         let ends = row.ledger_rows + row.duplicates + row.quarantined;
         if row.events != ends {
             problems.add(|| {
-                format!(
-                    "{} [{}, {}): {} events in, {ends} accounted for",
-                    row.at, row.from, row.to, row.events
-                )
+                format!("{} [{}, {}): {} events in, {ends} accounted for", row.at, row.from, row.to, row.events)
             });
         }
     }
-    problems.check("every event", || {
-        format!("{events} events: ledger, duplicate or quarantine")
-    })
+    problems.check("every event", || format!("{events} events: ledger, duplicate or quarantine"))
 }
 
 fn checksums(data_dir: &Path, books: &Books) -> Check {
@@ -276,9 +235,7 @@ fn checksums(data_dir: &Path, books: &Books) -> Check {
             Err(error) => problems.add(|| format!("{}: {error}", file.path)),
         }
     }
-    problems.check("file checksums", || {
-        format!("{} files", files.iter().map(|files| files.len()).sum::<usize>())
-    })
+    problems.check("file checksums", || format!("{} files", files.iter().map(|files| files.len()).sum::<usize>()))
 }
 
 fn rows_check(name: &'static str, found: u64, files: &[ManifestFile], ranges: u64) -> Check {
@@ -339,18 +296,12 @@ impl LedgerFacts {
         let mut ids = HashSet::<u128>::new();
         for file in &books.ledger {
             let ranges = ranges.get(&file.epoch).map_or(&[][..], Vec::as_slice);
-            let pass = read(data_dir, &file.path, &[], |batch| {
-                facts.batch(batch, file, ranges, &mut tally, &mut ids)
-            });
+            let pass = read(data_dir, &file.path, &[], |batch| facts.batch(batch, file, ranges, &mut tally, &mut ids));
             if let Err(error) = pass {
                 facts.unreadable_files.add(|| error.to_string());
             }
         }
-        facts.spent = tally
-            .finish()
-            .into_iter()
-            .map(|c| ((c.budget, c.period_start, c.at), c.spent))
-            .collect();
+        facts.spent = tally.finish().into_iter().map(|c| ((c.budget, c.period_start, c.at), c.spent)).collect();
         facts
     }
 
@@ -362,59 +313,39 @@ impl LedgerFacts {
         tally: &mut Tally<'_>,
         ids: &mut HashSet<u128>,
     ) -> Result<(), String> {
-        let (rows, origins, costs) = (
-            SumsRows::of_ledger(batch)?,
-            OriginRows::of(batch)?,
-            MoneyColumn::of(batch, "cost_usd")?,
-        );
+        let (rows, origins, costs) =
+            (SumsRows::of_ledger(batch)?, OriginRows::of(batch)?, MoneyColumn::of(batch, "cost_usd")?);
         let (sources, event_ids) = (TextColumn::of(batch, "source")?, TextColumn::of(batch, "event_id")?);
         let unit_prices = TextColumn::of(batch, "unit_prices")?;
         let mut table = DimTable::default();
         let mut previous: Option<(TopicPartition, i64, i32)> = None;
         for row in 0..rows.len() {
             self.rows += 1;
-            let at = TopicPartition {
-                topic: origins.topic(row).into(),
-                partition: origins.partition(row),
-            };
+            let at = TopicPartition { topic: origins.topic(row).into(), partition: origins.partition(row) };
             let (offset, index) = (origins.offset(row), origins.index(row));
-            if !ranges
-                .iter()
-                .any(|range| range.at == at && range.from <= offset && offset < range.to)
-            {
-                self.origins.add(|| {
-                    format!(
-                        "{}: {at} offset {offset} lies in no range of epoch {}",
-                        file.path, file.epoch
-                    )
-                });
+            if !ranges.iter().any(|range| range.at == at && range.from <= offset && offset < range.to) {
+                self.origins
+                    .add(|| format!("{}: {at} offset {offset} lies in no range of epoch {}", file.path, file.epoch));
             }
             // Within a file a partition's rows stand in the order of the log, so a repeat stands behind its twin.
             let place = (at.clone(), offset, index);
             if previous.as_ref() == Some(&place) {
-                self.origins
-                    .add(|| format!("{}: {at} offset {offset} index {index} appears twice", file.path));
+                self.origins.add(|| format!("{}: {at} offset {offset} index {index} appears twice", file.path));
             }
             previous = Some(place);
             let (dims, sums) = (rows.dims(row), rows.sums(row));
             match costs.get(row) {
                 None => self.unpriced += 1,
                 Some(cost) => {
-                    self.cost = self
-                        .cost
-                        .checked_add(cost)
-                        .ok_or("MONEY-2: the ledger's cost overflows")?;
+                    self.cost = self.cost.checked_add(cost).ok_or("MONEY-2: the ledger's cost overflows")?;
                     match recompute(unit_prices.get(row), &sums.usage) {
                         Ok(again) if again == cost => {}
                         Ok(again) => self.recomputed.add(|| {
-                            format!(
-                                "{} (offset {offset}): row {cost} USD, recomputed {again} USD",
-                                event_ids.get(row)
-                            )
+                            format!("{} (offset {offset}): row {cost} USD, recomputed {again} USD", event_ids.get(row))
                         }),
-                        Err(error) => self
-                            .recomputed
-                            .add(|| format!("{} (offset {offset}): {error}", event_ids.get(row))),
+                        Err(error) => {
+                            self.recomputed.add(|| format!("{} (offset {offset}): {error}", event_ids.get(row)))
+                        }
                     }
                     tally.add(rows.time(row), &dims, &at, cost)?;
                 }
@@ -422,16 +353,12 @@ impl LedgerFacts {
             let (source, id) = (sources.get(row), event_ids.get(row));
             let identity = format!("{}:{source}{id}", source.len());
             if !ids.insert(xxh3_128(identity.as_bytes())) {
-                self.repeated
-                    .add(|| format!("{source:?} {id:?} is in the ledger more than once"));
+                self.repeated.add(|| format!("{source:?} {id:?} is in the ledger more than once"));
             }
             if file.rolled_up {
                 let number = table.intern(&dims);
                 let hour = Grain::Hour.window(rows.time(row));
-                self.hours
-                    .entry((hour, table.get(number).clone()))
-                    .or_default()
-                    .add(&sums);
+                self.hours.entry((hour, table.get(number).clone())).or_default().add(&sums);
             }
         }
         Ok(())
@@ -448,10 +375,7 @@ fn rollups(data_dir: &Path, books: &Books, ledger: HashMap<(WindowStart, Dims), 
             for row in 0..rows.len() {
                 let number = table.intern(&rows.dims(row));
                 let hour = Grain::Hour.window(rows.time(row));
-                rolled
-                    .entry((hour, table.get(number).clone()))
-                    .or_default()
-                    .add(&rows.sums(row));
+                rolled.entry((hour, table.get(number).clone())).or_default().add(&rows.sums(row));
             }
             Ok(())
         });
@@ -469,9 +393,7 @@ fn rollups(data_dir: &Path, books: &Books, ledger: HashMap<(WindowStart, Dims), 
     for (key, rows) in ledger.iter().filter(|(key, _)| !rolled.contains_key(*key)) {
         problems.add(|| difference(key, &empty, rows));
     }
-    problems.check("hourly rollups", || {
-        format!("{} cells in {} files", rolled.len(), books.rollups.len())
-    })
+    problems.check("hourly rollups", || format!("{} cells in {} files", rolled.len(), books.rollups.len()))
 }
 
 fn difference((hour, dims): &(WindowStart, Dims), rollup: &Sums, ledger: &Sums) -> String {
@@ -493,10 +415,7 @@ fn budget_counters(books: &Books, ledger: BTreeMap<(String, EventTime, TopicPart
     let mut compared = 0;
     for ((budget, start, at), counter) in counters {
         compared += 1;
-        let rows = ledger
-            .get(&(budget.clone(), *start, at.clone()))
-            .copied()
-            .unwrap_or(Money::ZERO);
+        let rows = ledger.get(&(budget.clone(), *start, at.clone())).copied().unwrap_or(Money::ZERO);
         if rows != *counter {
             problems.add(|| format!("{budget} from {start}, {at}: counter {counter} USD, ledger {rows} USD"));
         }
@@ -504,7 +423,5 @@ fn budget_counters(books: &Books, ledger: BTreeMap<(String, EventTime, TopicPart
     for ((budget, start, at), rows) in ledger.iter().filter(|(key, _)| !books.counters.contains_key(*key)) {
         problems.add(|| format!("{budget} from {start}, {at}: no counter, ledger {rows} USD"));
     }
-    problems.check("budget counters", || {
-        format!("{compared} counters of {} budgets", books.counted_budgets.len())
-    })
+    problems.check("budget counters", || format!("{compared} counters of {} budgets", books.counted_budgets.len()))
 }

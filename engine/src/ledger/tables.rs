@@ -38,17 +38,12 @@ pub async fn session(
 ) -> Result<Session, TablesError> {
     let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
     let mut files = Vec::new();
-    for (name, dataset, schema) in [
-        ("ledger", Dataset::Ledger, &*LEDGER_SCHEMA),
-        ("quarantine", Dataset::Quarantine, &*QUARANTINE_SCHEMA),
-    ] {
+    for (name, dataset, schema) in
+        [("ledger", Dataset::Ledger, &*LEDGER_SCHEMA), ("quarantine", Dataset::Quarantine, &*QUARANTINE_SCHEMA)]
+    {
         let listed = store.files(dataset).await?;
         let paths = listed.iter().map(|file| data_dir.join(&file.path)).collect();
-        files.push(FileTable {
-            name,
-            schema: schema.clone(),
-            files: paths,
-        });
+        files.push(FileTable { name, schema: schema.clone(), files: paths });
     }
     let tables = [
         ("budgets", budget_rows(store, budgets, now).await?),
@@ -88,12 +83,7 @@ impl Columns {
     }
 
     fn count(&mut self, name: &str, values: impl IntoIterator<Item = u64>) {
-        self.add(
-            name,
-            Arc::new(Int64Array::from_iter_values(
-                values.into_iter().map(|count| count as i64),
-            )),
-        );
+        self.add(name, Arc::new(Int64Array::from_iter_values(values.into_iter().map(|count| count as i64))));
     }
 
     fn flag(&mut self, name: &str, values: impl IntoIterator<Item = bool>) {
@@ -133,11 +123,7 @@ async fn budget_rows(store: &Store, budgets: &[Budget], now: EventTime) -> Resul
     columns.text("timezone", rows.iter().map(|(budget, ..)| Some(budget.zone.name())));
     columns.money("budget_usd", rows.iter().map(|(budget, ..)| budget.amount));
     columns.money("spent_usd", rows.iter().map(|(.., spent)| *spent));
-    columns.text(
-        "level",
-        rows.iter()
-            .map(|(budget, _, spent)| Some(standing(budget, *spent).level.to_string())),
-    );
+    columns.text("level", rows.iter().map(|(budget, _, spent)| Some(standing(budget, *spent).level.to_string())));
     columns.flag("is_current", rows.iter().map(|(_, period, _)| period.contains(now)));
     Ok(columns.finish())
 }
@@ -151,17 +137,11 @@ fn alert_rows(bodies: &[String]) -> Result<RecordBatch, CommitError> {
     let mut columns = Columns::default();
     columns.text("alert_id", data().map(|alert| Some(&alert.alert_id.0)));
     columns.time("raised_at", alerts.iter().map(|alert| Some(alert.time)));
-    columns.text(
-        "severity",
-        data().map(|alert| Some(crate::budget::Level::from(alert.severity).to_string())),
-    );
+    columns.text("severity", data().map(|alert| Some(crate::budget::Level::from(alert.severity).to_string())));
     columns.text("budget", data().map(|alert| Some(&alert.budget.0)));
     columns.text("scope", data().map(|alert| Some(alert.scope.key())));
     columns.text("period", data().map(|alert| Some(&alert.period)));
-    columns.text(
-        "threshold_percent",
-        data().map(|alert| Some(alert.threshold_percent.to_string())),
-    );
+    columns.text("threshold_percent", data().map(|alert| Some(alert.threshold_percent.to_string())));
     columns.text("utilization", data().map(|alert| Some(alert.utilization.to_string())));
     columns.money("spent_usd", data().map(|alert| alert.spent_usd));
     columns.money("budget_usd", data().map(|alert| alert.budget_usd));
@@ -176,24 +156,12 @@ fn throttle_rows(commands: &[ThrottleCommand], now: EventTime) -> RecordBatch {
     columns.text("level", commands.iter().map(|command| Some(command.level.to_string())));
     columns.flag(
         "in_force",
-        commands
-            .iter()
-            .map(|command| command.expires_at > now && command.level > crate::budget::Level::None),
+        commands.iter().map(|command| command.expires_at > now && command.level > crate::budget::Level::None),
     );
-    columns.text(
-        "concurrency_factor",
-        commands
-            .iter()
-            .map(|command| Some(command.concurrency_factor.to_string())),
-    );
-    let substitutions = commands
-        .iter()
-        .map(|command| serde_json::to_string(&command.model_substitutions).ok());
+    columns.text("concurrency_factor", commands.iter().map(|command| Some(command.concurrency_factor.to_string())));
+    let substitutions = commands.iter().map(|command| serde_json::to_string(&command.model_substitutions).ok());
     columns.text("model_substitutions", substitutions);
-    columns.flag(
-        "disable_noncritical",
-        commands.iter().map(|command| command.disable_noncritical),
-    );
+    columns.flag("disable_noncritical", commands.iter().map(|command| command.disable_noncritical));
     columns.flag("queue_tasks", commands.iter().map(|command| command.queue_tasks));
     columns.count("sequence", commands.iter().map(|command| command.sequence));
     columns.time("issued_at", commands.iter().map(|command| Some(command.issued_at)));
@@ -208,12 +176,8 @@ fn price_rows(book: &Book) -> RecordBatch {
     columns.text("provider", entries.iter().map(|entry| Some(&entry.provider)));
     columns.text("model", entries.iter().map(|entry| Some(&entry.model)));
     columns.text("meter", entries.iter().map(|entry| Some(entry.meter.name())));
-    columns.text(
-        "service_tier",
-        entries
-            .iter()
-            .map(|entry| Some(crate::event::columns::tier_name(entry.service_tier))),
-    );
+    columns
+        .text("service_tier", entries.iter().map(|entry| Some(crate::event::columns::tier_name(entry.service_tier))));
     columns.count("above_input", entries.iter().map(|entry| entry.above_input));
     columns.count("above_units", entries.iter().map(|entry| entry.above_units));
     columns.money("unit_price_usd", entries.iter().map(|entry| entry.unit_price));

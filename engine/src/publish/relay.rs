@@ -71,9 +71,7 @@ async fn drain(store: &Store, bus: &dyn Bus, observer: &dyn Observer, now: fn() 
         if messages.is_empty() {
             return Ok(());
         }
-        let results = bus
-            .append(messages.iter().map(|message| message.record.clone()).collect())
-            .await;
+        let results = bus.append(messages.iter().map(|message| message.record.clone()).collect()).await;
         crate::crash::point("relay.sent");
         // Only what left before the first failure is marked: order within a scope must hold (BUDGET-2).
         let sent = results.iter().take_while(|result| result.is_ok()).count();

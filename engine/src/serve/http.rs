@@ -47,9 +47,7 @@ impl Server {
         let stopped = stop.clone();
         let app = router(engine);
         let task = tokio::spawn(async move {
-            axum::serve(listener, app)
-                .with_graceful_shutdown(async move { stopped.cancelled().await })
-                .await
+            axum::serve(listener, app).with_graceful_shutdown(async move { stopped.cancelled().await }).await
         });
         Ok(Server { address, stop, task })
     }
@@ -65,15 +63,9 @@ impl Server {
 }
 
 pub fn router(engine: Engine) -> Router {
-    let ingest = Ingest {
-        engine: engine.clone(),
-        room: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
-    };
+    let ingest = Ingest { engine: engine.clone(), room: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) };
     let wrong_method = |uri: Uri| async move {
-        Problem::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("{} does not answer this method", uri.path()),
-        )
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not answer this method", uri.path()))
     };
     Router::new()
         .route("/v1/events", post(post_events))
@@ -94,11 +86,7 @@ pub fn router(engine: Engine) -> Router {
             Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
         })
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "a defect in Costhelm; the log says more",
-            )
-            .into_response()
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a defect in Costhelm; the log says more").into_response()
         }))
 }
 
@@ -114,11 +102,7 @@ async fn index() -> &'static str {
 
 async fn readyz(Extract(engine): Extract<Engine>) -> Response {
     let health = engine.health();
-    let status = if health.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({"ready": health.ready, "troubles": health.troubles, "lag_records": engine.lag()});
     (status, Json(body)).into_response()
 }
@@ -134,35 +118,22 @@ type Parameters = Query<HashMap<String, String>>;
 fn dims(parameters: HashMap<String, String>, allowed: &[Dim]) -> Result<Vec<(Dim, String)>, Problem> {
     parameters
         .into_iter()
-        .map(
-            |(name, value)| match Dim::from_name(&name).filter(|dim| allowed.contains(dim)) {
-                Some(dim) => Ok((dim, value)),
-                None => {
-                    let known: Vec<_> = allowed.iter().map(|dim| dim.name()).collect();
-                    let detail = format!("parameter `{name}` is not known; expected one of {}", known.join(", "));
-                    Err(Problem::new(StatusCode::BAD_REQUEST, detail))
-                }
-            },
-        )
+        .map(|(name, value)| match Dim::from_name(&name).filter(|dim| allowed.contains(dim)) {
+            Some(dim) => Ok((dim, value)),
+            None => {
+                let known: Vec<_> = allowed.iter().map(|dim| dim.name()).collect();
+                let detail = format!("parameter `{name}` is not known; expected one of {}", known.join(", "));
+                Err(Problem::new(StatusCode::BAD_REQUEST, detail))
+            }
+        })
         .collect()
 }
 
 async fn throttle(Extract(engine): Extract<Engine>, Query(parameters): Parameters) -> Result<Json<Value>, Problem> {
-    const SCOPE: [Dim; 6] = [
-        Dim::Environment,
-        Dim::OrgId,
-        Dim::BusinessUnitId,
-        Dim::TeamId,
-        Dim::ProjectId,
-        Dim::AgentRole,
-    ];
+    const SCOPE: [Dim; 6] =
+        [Dim::Environment, Dim::OrgId, Dim::BusinessUnitId, Dim::TeamId, Dim::ProjectId, Dim::AgentRole];
     let given = dims(parameters, &SCOPE)?;
-    let value = |dim: Dim| {
-        given
-            .iter()
-            .find(|(name, _)| *name == dim)
-            .map_or("", |(_, value)| value.as_str())
-    };
+    let value = |dim: Dim| given.iter().find(|(name, _)| *name == dim).map_or("", |(_, value)| value.as_str());
     let agent = ScopeOf {
         environment: value(Dim::Environment),
         org_id: value(Dim::OrgId),
@@ -203,36 +174,18 @@ async fn budgets(Extract(engine): Extract<Engine>) -> Json<Value> {
 
 async fn costs(Extract(engine): Extract<Engine>, Query(mut parameters): Parameters) -> Result<Json<Value>, Problem> {
     let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
-    let by = parameters
-        .remove("by")
-        .unwrap_or_else(|| Dim::AgentRole.name().to_owned());
+    let by = parameters.remove("by").unwrap_or_else(|| Dim::AgentRole.name().to_owned());
     let by = Dim::from_name(&by).ok_or_else(|| {
-        bad(format!(
-            "parameter `by` is {by:?}; expected one of {}",
-            Dim::ALL.map(Dim::name).join(", ")
-        ))
+        bad(format!("parameter `by` is {by:?}; expected one of {}", Dim::ALL.map(Dim::name).join(", ")))
     })?;
     let window = parameters.remove("window").unwrap_or_else(|| "24h".to_owned());
     let window = humantime::parse_duration(&window)
         .ok()
         .filter(|window| !window.is_zero() && *window <= WINDOW_MAX)
-        .ok_or_else(|| {
-            bad(format!(
-                "parameter `window` is {window:?}; expected e.g. 1h, 24h or 30d, at most 400d"
-            ))
-        })?;
+        .ok_or_else(|| bad(format!("parameter `window` is {window:?}; expected e.g. 1h, 24h or 30d, at most 400d")))?;
     let only = dims(parameters, &Dim::ALL)?;
-    let Costs {
-        grain,
-        from,
-        to,
-        rows,
-        total,
-    } = engine.costs(by, window, &only);
-    let rows: Vec<Value> = rows
-        .iter()
-        .map(|(name, sums)| sums_json(Some((by, name)), sums))
-        .collect();
+    let Costs { grain, from, to, rows, total } = engine.costs(by, window, &only);
+    let rows: Vec<Value> = rows.iter().map(|(name, sums)| sums_json(Some((by, name)), sums)).collect();
     Ok(Json(json!({
         "by": by.name(), "from": from.to_string(), "to": to.to_string(), "grain": grain.name(),
         "total": sums_json(None, &total), "rows": rows,
@@ -240,11 +193,8 @@ async fn costs(Extract(engine): Extract<Engine>, Query(mut parameters): Paramete
 }
 
 fn sums_json(name: Option<(Dim, &str)>, sums: &Sums) -> Value {
-    let usage: serde_json::Map<String, Value> = sums
-        .usage
-        .iter()
-        .map(|(meter, count)| (meter.name().to_owned(), count.into()))
-        .collect();
+    let usage: serde_json::Map<String, Value> =
+        sums.usage.iter().map(|(meter, count)| (meter.name().to_owned(), count.into())).collect();
     let mut row = json!({
         "cost_usd": sums.cost,
         "reported_cost_usd": sums.reported_cost,

@@ -96,11 +96,7 @@ async fn accept(ingest: &Ingest, headers: &HeaderMap, body: Body) -> Result<Resp
     if accepted == 0 {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "the bus refused every event").with("errors", errors.into()));
     }
-    Ok((
-        StatusCode::ACCEPTED,
-        Json(json!({"accepted": accepted, "errors": errors})),
-    )
-        .into_response())
+    Ok((StatusCode::ACCEPTED, Json(json!({"accepted": accepted, "errors": errors}))).into_response())
 }
 
 /// How the body is to be read.
@@ -113,16 +109,9 @@ enum Kind {
 
 impl Kind {
     fn of(headers: &HeaderMap) -> Result<Kind, Problem> {
-        let content_type = headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("application/json");
-        let media_type = content_type
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
+        let content_type =
+            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
+        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match media_type.as_str() {
             "application/x-ndjson" | "application/ndjson" | "application/jsonl" => return Ok(Kind::Lines),
             "application/json" | "application/cloudevents+json" | "application/cloudevents-batch+json"
@@ -161,15 +150,8 @@ fn records(body: &[u8], kind: &Kind, topic: &str) -> Split {
                 Ok(event) => {
                     let key = Some(event.event_id.as_bytes().to_vec());
                     let headers = headers.to_vec();
-                    records.push((
-                        index,
-                        NewRecord {
-                            topic: topic.to_owned(),
-                            key,
-                            value: Some(raw.to_vec()),
-                            headers,
-                        },
-                    ));
+                    records
+                        .push((index, NewRecord { topic: topic.to_owned(), key, value: Some(raw.to_vec()), headers }));
                 }
                 Err(rejection) => rejected.push((index, rejection)),
             }
@@ -179,19 +161,14 @@ fn records(body: &[u8], kind: &Kind, topic: &str) -> Split {
         Kind::Json => take(0, body, None, &[]),
         Kind::Binary(envelope, headers) => take(0, body, Some(envelope), headers),
         Kind::Lines => {
-            let lines = body
-                .split(|byte| *byte == b'\n')
-                .filter(|line| !line.trim_ascii().is_empty());
+            let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
             for (index, line) in lines.enumerate() {
                 take(index, line, None, &[]);
             }
         }
     }
     if records.is_empty() && rejected.is_empty() {
-        rejected.push((
-            0,
-            Rejection::new(RejectionCode::Malformed, "the body is empty; expected usage events"),
-        ));
+        rejected.push((0, Rejection::new(RejectionCode::Malformed, "the body is empty; expected usage events")));
     }
     (records, rejected)
 }

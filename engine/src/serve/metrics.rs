@@ -60,11 +60,7 @@ impl Family<'_> {
 }
 
 fn encode_value(encoder: MetricEncoder<'_>, counter: bool, value: f64) -> fmt::Result {
-    if counter {
-        ConstCounter::new(value).encode(encoder)
-    } else {
-        ConstGauge::new(value).encode(encoder)
-    }
+    if counter { ConstCounter::new(value).encode(encoder) } else { ConstGauge::new(value).encode(encoder) }
 }
 
 struct Families<'e>(DescriptorEncoder<'e>);
@@ -85,15 +81,8 @@ impl Families<'_> {
         unit: Option<&'s Unit>,
         counter: bool,
     ) -> Result<Family<'s>, fmt::Error> {
-        let kind = if counter {
-            MetricType::Counter
-        } else {
-            MetricType::Gauge
-        };
-        Ok(Family {
-            encoder: self.0.encode_descriptor(name, help, unit, kind)?,
-            counter,
-        })
+        let kind = if counter { MetricType::Counter } else { MetricType::Gauge };
+        Ok(Family { encoder: self.0.encode_descriptor(name, help, unit, kind)?, counter })
     }
 }
 
@@ -103,11 +92,7 @@ fn approximate(money: Money) -> f64 {
 }
 
 fn labels(key: &MetricKey) -> Labels {
-    METRIC_DIMS
-        .iter()
-        .zip(key)
-        .map(|(dim, value)| (dim.name(), value.to_string()))
-        .collect()
+    METRIC_DIMS.iter().zip(key).map(|(dim, value)| (dim.name(), value.to_string())).collect()
 }
 
 fn seconds(micros: i64) -> f64 {
@@ -127,10 +112,8 @@ impl Collector for EngineCollector {
 impl EngineCollector {
     fn totals(&self, out: &mut Families<'_>) -> fmt::Result {
         let totals = self.0.state().totals();
-        let mut tokens = out.counter(
-            "tokens",
-            "Tokens and other units used, by disjoint meter (no token is in two)",
-        )?;
+        let mut tokens =
+            out.counter("tokens", "Tokens and other units used, by disjoint meter (no token is in two)")?;
         for (key, sums) in totals.iter() {
             for (meter, count) in sums.usage.iter() {
                 let mut labels = labels(key);
@@ -150,17 +133,13 @@ impl EngineCollector {
         for (key, sums) in totals.iter() {
             family.sample(labels(key), sums.events as f64)?;
         }
-        let mut family = out.counter(
-            "unpriced_events",
-            "Events without a price; their cost is not known, and not zero",
-        )?;
+        let mut family =
+            out.counter("unpriced_events", "Events without a price; their cost is not known, and not zero")?;
         for (key, sums) in totals.iter().filter(|(_, sums)| sums.unpriced > 0) {
             family.sample(labels(key), sums.unpriced as f64)?;
         }
-        let mut family = out.counter(
-            "late_events",
-            "Events that came after their partition's watermark had passed them",
-        )?;
+        let mut family =
+            out.counter("late_events", "Events that came after their partition's watermark had passed them")?;
         for (key, sums) in totals.iter().filter(|(_, sums)| sums.late > 0) {
             family.sample(labels(key), sums.late as f64)?;
         }
@@ -168,12 +147,8 @@ impl EngineCollector {
         for (key, sums) in totals.iter().filter(|(_, sums)| sums.duration_ms > 0) {
             family.sample(labels(key), sums.duration_ms as f64 / 1e3)?;
         }
-        let mut family = out.family(
-            "mcp_overhead",
-            "Time spent in MCP calls between agents",
-            Some(&Unit::Seconds),
-            true,
-        )?;
+        let mut family =
+            out.family("mcp_overhead", "Time spent in MCP calls between agents", Some(&Unit::Seconds), true)?;
         for (key, sums) in totals.iter().filter(|(_, sums)| sums.mcp_overhead_ms > 0) {
             family.sample(labels(key), sums.mcp_overhead_ms as f64 / 1e3)?;
         }
@@ -201,17 +176,10 @@ impl EngineCollector {
         for status in &budgets {
             family.sample(of(status), level(standing(&status.budget, status.spent).level))?;
         }
-        let mut family = out.gauge(
-            "throttle_level",
-            "Throttle in force for a scope: 0 none, 1 warning, 2 critical",
-        )?;
+        let mut family = out.gauge("throttle_level", "Throttle in force for a scope: 0 none, 1 warning, 2 critical")?;
         let now = clock::now();
         for command in self.0.state().throttles.load().iter() {
-            let in_force = if command.expires_at > now {
-                command.level
-            } else {
-                Level::None
-            };
+            let in_force = if command.expires_at > now { command.level } else { Level::None };
             family.sample(vec![("scope", command.scope.key())], level(in_force))?;
         }
         Ok(())
@@ -221,34 +189,19 @@ impl EngineCollector {
         let state = self.0.state();
         let counters = &state.counters;
         for (name, help, counter) in [
-            (
-                "consumed_records",
-                "Records consumed from the bus and committed",
-                &counters.records,
-            ),
+            ("consumed_records", "Records consumed from the bus and committed", &counters.records),
             ("consumed_events", "Events in those records", &counters.events),
             ("ledger_rows", "Events written to the ledger", &counters.ledger_rows),
-            (
-                "duplicate_events",
-                "Events recognised as repeats and not counted again",
-                &counters.duplicates,
-            ),
+            ("duplicate_events", "Events recognised as repeats and not counted again", &counters.duplicates),
             ("epochs", "Commits", &counters.epochs),
-            (
-                "restarts",
-                "Times the pipeline started again from what was committed",
-                &counters.conflicts,
-            ),
+            ("restarts", "Times the pipeline started again from what was committed", &counters.conflicts),
             ("alerts", "Budget alerts raised", &counters.alerts),
             ("throttle_commands", "Throttle commands issued", &counters.throttles),
             ("outbox_published", "Messages that have left", &counters.published),
         ] {
             out.counter(name, help)?.plain(counter.load(Ordering::Relaxed) as f64)?;
         }
-        let mut family = out.counter(
-            "quarantined_events",
-            "Records or events that could not be used, by reason",
-        )?;
+        let mut family = out.counter("quarantined_events", "Records or events that could not be used, by reason")?;
         for (code, count) in state.rejections() {
             family.sample(vec![("reason", code.name().to_owned())], count as f64)?;
         }
@@ -277,21 +230,16 @@ impl EngineCollector {
     fn engine(&self, out: &mut Families<'_>) -> fmt::Result {
         let state = self.0.state();
         let gauges = state.fold_gauges();
-        out.gauge("dedup_ids", "Event ids remembered")?
-            .plain(gauges.dedup_ids as f64)?;
+        out.gauge("dedup_ids", "Event ids remembered")?.plain(gauges.dedup_ids as f64)?;
         out.gauge("dedup_ids_limit", "Event ids that may be remembered")?
             .plain(self.0.config().dedup.ids_max as f64)?;
         out.family("dedup_memory", "Memory of the event ids", Some(&Unit::Bytes), false)?
             .plain(gauges.dedup_bytes as f64)?;
-        out.counter(
-            "dedup_evicted_ids",
-            "Event ids forgotten before their horizon for want of room",
-        )?
-        .plain(gauges.dedup_evicted as f64)?;
+        out.counter("dedup_evicted_ids", "Event ids forgotten before their horizon for want of room")?
+            .plain(gauges.dedup_evicted as f64)?;
         {
             let windows = state.windows();
-            out.gauge("window_cells", "Window cells in memory")?
-                .plain(windows.cells() as f64)?;
+            out.gauge("window_cells", "Window cells in memory")?.plain(windows.cells() as f64)?;
             out.gauge("window_cells_limit", "Window cells that may be in memory")?
                 .plain(self.0.config().windows.cells_max as f64)?;
             out.counter(
@@ -299,20 +247,12 @@ impl EngineCollector {
                 "Late events whose window is older than memory keeps; SQL has them",
             )?
             .plain(windows.beyond_memory() as f64)?;
-            out.counter(
-                "window_evicted_cells",
-                "Window cells given up before their time for want of room",
-            )?
-            .plain(windows.evicted_cells() as f64)?;
+            out.counter("window_evicted_cells", "Window cells given up before their time for want of room")?
+                .plain(windows.evicted_cells() as f64)?;
         }
         let mut family = {
             let kind = MetricType::Histogram;
-            out.0.encode_descriptor(
-                "commit_duration",
-                "Time of the stages of a commit",
-                Some(&Unit::Seconds),
-                kind,
-            )?
+            out.0.encode_descriptor("commit_duration", "Time of the stages of a commit", Some(&Unit::Seconds), kind)?
         };
         for (stage, histogram) in state.commit_times() {
             let bounds = COMMIT_BUCKETS_S.iter().copied().chain([f64::MAX]);
@@ -327,14 +267,10 @@ impl EngineCollector {
             )?;
         }
         let health = self.0.health();
-        out.gauge(
-            "ready",
-            "1 while the engine does its work, 0 while something keeps it from it",
-        )?
-        .plain(f64::from(u8::from(health.ready)))?;
+        out.gauge("ready", "1 while the engine does its work, 0 while something keeps it from it")?
+            .plain(f64::from(u8::from(health.ready)))?;
         if let Some(bytes) = resident_bytes() {
-            out.family("resident_memory", "Memory of the process", Some(&Unit::Bytes), false)?
-                .plain(bytes as f64)?;
+            out.family("resident_memory", "Memory of the process", Some(&Unit::Bytes), false)?.plain(bytes as f64)?;
         }
         let mut family = out.gauge("build_info", "Version and price book")?;
         let labels = vec![
@@ -350,9 +286,5 @@ impl EngineCollector {
 pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    line.split_ascii_whitespace()
-        .nth(1)?
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib * 1024)
+    line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

@@ -15,12 +15,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
-        Problem {
-            status,
-            detail: detail.into(),
-            retry_after_s: None,
-            more: Map::new(),
-        }
+        Problem { status, detail: detail.into(), retry_after_s: None, more: Map::new() }
     }
 
     /// Tells the client when to try again.
@@ -45,10 +40,7 @@ impl IntoResponse for Problem {
         body.extend(self.more);
         let mut response = (self.status, Value::Object(body).to_string()).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

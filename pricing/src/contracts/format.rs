@@ -121,28 +121,15 @@ macro_rules! scope_keys {
 }
 
 pub(super) fn parse(text: &str, origin: &str) -> Result<Contracts, BookError> {
-    let too_large = |message: String| BookError::TooLarge {
-        origin: origin.to_owned(),
-        message,
-    };
+    let too_large = |message: String| BookError::TooLarge { origin: origin.to_owned(), message };
     if text.len() > TEXT_MAX_BYTES {
-        return Err(too_large(format!(
-            "{} bytes of contracts, more than {TEXT_MAX_BYTES}",
-            text.len()
-        )));
+        return Err(too_large(format!("{} bytes of contracts, more than {TEXT_MAX_BYTES}", text.len())));
     }
     let reader = Reader { text, origin };
     let file: FileTable = reader.tables()?;
-    let most = [
-        file.contract.len(),
-        file.local.len(),
-        file.markup.len(),
-        file.exchange.len(),
-    ];
+    let most = [file.contract.len(), file.local.len(), file.markup.len(), file.exchange.len()];
     if let Some(count) = most.into_iter().find(|count| *count > ENTRIES_MAX) {
-        return Err(too_large(format!(
-            "{count} entries of one kind, more than {ENTRIES_MAX}"
-        )));
+        return Err(too_large(format!("{count} entries of one kind, more than {ENTRIES_MAX}")));
     }
     let mut contracts = Contracts::default();
     let mut rates: Vec<Exchange> = Vec::new();
@@ -152,10 +139,7 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Contracts, BookError> {
     rates.sort_by(|a, b| (&a.currency, a.from).cmp(&(&b.currency, b.from)));
     let same = |pair: &&[Exchange]| pair[0].currency == pair[1].currency && pair[0].from == pair[1].from;
     if let (Some(twice), Some(table)) = (rates.windows(2).find(same), file.exchange.first()) {
-        let expected = format!(
-            "each day of a currency once ({} from {})",
-            twice[0].currency, twice[0].from
-        );
+        let expected = format!("each day of a currency once ({} from {})", twice[0].currency, twice[0].from);
         return Err(reader.error("exchange.from", &table.from, expected));
     }
     let known: Vec<Arc<str>> = rates.iter().map(|exchange| Arc::clone(&exchange.currency)).collect();
@@ -163,9 +147,7 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Contracts, BookError> {
     let mut ids = BTreeMap::new();
     for table in &file.contract {
         let scope = scope(&reader, &scope_keys!("contract", table), &mut ids)?;
-        contracts
-            .contracts
-            .push(Arc::new(contract(&reader, table, scope, &known)?));
+        contracts.contracts.push(Arc::new(contract(&reader, table, scope, &known)?));
     }
     for table in &file.local {
         let scope = scope(&reader, &scope_keys!("local", table), &mut ids)?;
@@ -201,16 +183,11 @@ fn order<T>(
     });
     for (position, entry) in entries.iter().enumerate() {
         let a = scope(entry);
-        let equally_close = entries[position + 1..]
-            .iter()
-            .map(|entry| scope(entry))
-            .take_while(|b| b.closeness() == a.closeness());
+        let equally_close =
+            entries[position + 1..].iter().map(|entry| scope(entry)).take_while(|b| b.closeness() == a.closeness());
         for b in equally_close.filter(|b| a.collides(b)) {
             if let Some(id) = ids.get(&*b.id) {
-                let expected = format!(
-                    "another start or scope than `{}`, which fits the same rows equally well",
-                    a.id
-                );
+                let expected = format!("another start or scope than `{}`, which fits the same rows equally well", a.id);
                 return Err(reader.error("id", id, expected));
             }
         }
@@ -221,9 +198,7 @@ fn order<T>(
 fn scope<'t>(reader: &Reader<'_>, keys: &ScopeKeys<'t>, ids: &mut Ids<'t>) -> Result<Scope, BookError> {
     let kind = keys.kind;
     let name = |key: &str, value: Option<&Spanned<String>>| {
-        value
-            .map(|value| reader.name(&format!("{kind}.{key}"), value))
-            .transpose()
+        value.map(|value| reader.name(&format!("{kind}.{key}"), value)).transpose()
     };
     let id = reader.name(&format!("{kind}.id"), keys.id)?;
     if ids.insert(id.clone(), keys.id).is_some() {
@@ -244,10 +219,8 @@ fn scope<'t>(reader: &Reader<'_>, keys: &ScopeKeys<'t>, ids: &mut Ids<'t>) -> Re
     {
         return Err(reader.error(format!("{kind}.to"), key, "a time after `from`"));
     }
-    let models = keys
-        .models
-        .iter()
-        .map(|model| Ok(reader.name(&format!("{kind}.models"), model)?.to_ascii_lowercase()));
+    let models =
+        keys.models.iter().map(|model| Ok(reader.name(&format!("{kind}.models"), model)?.to_ascii_lowercase()));
     let mut models = models.collect::<Result<Vec<_>, BookError>>()?;
     models.sort_unstable();
     models.dedup();
@@ -270,24 +243,13 @@ fn contract(
 ) -> Result<Contract, BookError> {
     let fixed = reader.listed("contract", &table.per_mtok, &table.per_unit)?;
     if fixed.is_empty() && table.discount_percent.is_none() {
-        return Err(reader.error(
-            "contract.id",
-            &table.id,
-            "`discount_percent`, or rates under per_mtok or per_unit",
-        ));
+        return Err(reader.error("contract.id", &table.id, "`discount_percent`, or rates under per_mtok or per_unit"));
     }
     let discount = table.discount_percent.as_ref();
-    let discount = discount
-        .map(|value| percent(reader, "contract.discount_percent", value, 100))
-        .transpose()?;
+    let discount = discount.map(|value| percent(reader, "contract.discount_percent", value, 100)).transpose()?;
     let remaining = Money::from_atto(Money::ATTO_PER_USD - discount.map_or(0, |percent| percent.atto() / 100));
     let currency = currency(reader, "contract.currency", table.currency.as_ref(), known)?;
-    Ok(Contract {
-        scope,
-        remaining,
-        fixed,
-        currency,
-    })
+    Ok(Contract { scope, remaining, fixed, currency })
 }
 
 fn local(reader: &Reader<'_>, table: &LocalTable, scope: Scope, known: &[Arc<str>]) -> Result<Local, BookError> {
@@ -306,15 +268,9 @@ fn local(reader: &Reader<'_>, table: &LocalTable, scope: Scope, known: &[Arc<str
             }
             let price = reader.decimal("local.gpu_hour", hour)?;
             let gpus = table.gpus.as_ref().map_or(1, |gpus| *gpus.get_ref());
-            let together = price
-                .checked_mul(gpus)
-                .filter(|all| !price.is_negative() && gpus > 0 && *all <= HOUR_MAX);
+            let together = price.checked_mul(gpus).filter(|all| !price.is_negative() && gpus > 0 && *all <= HOUR_MAX);
             LocalCost::GpuHour(together.ok_or_else(|| {
-                reader.error(
-                    "local.gpu_hour",
-                    hour,
-                    "a price from 0 to 10^6 an hour for at least one GPU",
-                )
+                reader.error("local.gpu_hour", hour, "a price from 0 to 10^6 an hour for at least one GPU")
             })?)
         }
     };
@@ -376,10 +332,6 @@ fn percent(reader: &Reader<'_>, key: &str, value: &Spanned<Value>, most: i128) -
     if in_range && percent.atto() % 100 == 0 {
         Ok(percent)
     } else {
-        Err(reader.error(
-            key,
-            value,
-            format!("a percentage from 0 to {most} with at most 16 decimals"),
-        ))
+        Err(reader.error(key, value, format!("a percentage from 0 to {most} with at most 16 decimals")))
     }
 }

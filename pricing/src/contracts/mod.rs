@@ -160,11 +160,7 @@ pub enum ChargeError {
     #[error(transparent)]
     Unpriced(#[from] Unpriced),
     #[error("`{id}` is in {currency}, of which no exchange rate is in force at {at}; add one with an earlier `from`")]
-    NoExchangeRate {
-        id: Arc<str>,
-        currency: Arc<str>,
-        at: EventTime,
-    },
+    NoExchangeRate { id: Arc<str>, currency: Arc<str>, at: EventTime },
     #[error("`{id}` charges by GPU hour and the event has no duration; send `duration_ms`, or price it per token")]
     NoDuration { id: Arc<str> },
     #[error("`{id}` has no rate for the meter `{meter}`, of which there is usage")]
@@ -205,9 +201,7 @@ impl Sum<'_> {
     }
 
     fn overflow(&self) -> ChargeError {
-        ChargeError::Overflow {
-            id: Arc::clone(self.id),
-        }
+        ChargeError::Overflow { id: Arc::clone(self.id) }
     }
 }
 
@@ -333,10 +327,7 @@ impl Terms {
         }
         charged.billed = match markup {
             Some(markup) => {
-                let mut sum = Sum {
-                    id: &markup.scope.id,
-                    rounded: charged.rounded,
-                };
+                let mut sum = Sum { id: &markup.scope.id, rounded: charged.rounded };
                 let billed = sum.take(charged.effective.times_decimal(markup.factor))?;
                 charged.rounded = sum.rounded;
                 billed
@@ -354,10 +345,7 @@ impl Terms {
         list: &Result<Rated, Unpriced>,
         charged: &mut Charged,
     ) -> Result<Money, ChargeError> {
-        let mut sum = Sum {
-            id: &contract.scope.id,
-            rounded: charged.rounded,
-        };
+        let mut sum = Sum { id: &contract.scope.id, rounded: charged.rounded };
         let mut rest = *row.usage;
         let mut fixed = Money::ZERO;
         for (meter, count) in row.usage.iter() {
@@ -398,15 +386,10 @@ impl Terms {
 
     fn amortised(&self, local: &Local, row: &Charge<'_>, charged: &mut Charged) -> Result<(), ChargeError> {
         let id = &local.scope.id;
-        let mut sum = Sum {
-            id,
-            rounded: charged.rounded,
-        };
+        let mut sum = Sum { id, rounded: charged.rounded };
         let amount = match &local.cost {
             LocalCost::GpuHour(hour) => {
-                let duration = row
-                    .duration_ms
-                    .ok_or_else(|| ChargeError::NoDuration { id: Arc::clone(id) })?;
+                let duration = row.duration_ms.ok_or_else(|| ChargeError::NoDuration { id: Arc::clone(id) })?;
                 sum.take(hour.scaled(duration, MS_PER_HOUR))?
             }
             LocalCost::PerUnit(rates) => {
@@ -416,10 +399,7 @@ impl Terms {
                         Some(price) => price,
                         None if matches!(meter, Meter::Requests | Meter::ToolCalls) => continue,
                         None => {
-                            return Err(ChargeError::NoLocalRate {
-                                id: Arc::clone(id),
-                                meter,
-                            });
+                            return Err(ChargeError::NoLocalRate { id: Arc::clone(id), meter });
                         }
                     };
                     amount = sum.add(amount, price.checked_mul(count).ok_or_else(|| sum.overflow())?)?;
@@ -458,11 +438,7 @@ impl Terms {
     }
 
     fn exchange(&self, id: &Arc<str>, currency: &Arc<str>, at: EventTime) -> Result<&Exchange, ChargeError> {
-        let of_currency = self
-            .exchange
-            .iter()
-            .rev()
-            .filter(|exchange| exchange.currency == *currency);
+        let of_currency = self.exchange.iter().rev().filter(|exchange| exchange.currency == *currency);
         let mut in_force = of_currency.filter(|exchange| exchange.from <= at);
         in_force.next().ok_or_else(|| ChargeError::NoExchangeRate {
             id: Arc::clone(id),
@@ -475,11 +451,5 @@ impl Terms {
 /// A listed rate; thinking costs what output does, and whole caches or kinds of tokens what they are listed for.
 fn fixed_rate(rates: &Listed, meter: Meter) -> Option<Money> {
     let rate = |meter| rates.get(&meter).copied();
-    rate(meter).or_else(|| {
-        if meter == Meter::Reasoning {
-            rate(Meter::Output)
-        } else {
-            None
-        }
-    })
+    rate(meter).or_else(|| if meter == Meter::Reasoning { rate(Meter::Output) } else { None })
 }

@@ -71,12 +71,7 @@ impl Scope {
             && self.from == other.from
             && self.closeness() == other.closeness();
         let any_model = self.models.is_empty() && other.models.is_empty();
-        let meets = |model: &String| {
-            other
-                .models
-                .iter()
-                .any(|other| globs_meet(model.as_bytes(), other.as_bytes()))
-        };
+        let meets = |model: &String| other.models.iter().any(|other| globs_meet(model.as_bytes(), other.as_bytes()));
         same && (any_model || self.models.iter().any(meets))
     }
 }

@@ -63,19 +63,9 @@ pub(crate) const MODELS_MAX: usize = 100_000;
 pub enum BookError {
     /// The text is not TOML, or not a book: unknown keys, missing keys, wrong types.
     #[error("{origin}:{line}: {message}")]
-    Syntax {
-        origin: String,
-        line: usize,
-        message: String,
-    },
+    Syntax { origin: String, line: usize, message: String },
     #[error("{origin}:{line}: `{key}` is {value}; expected {expected}")]
-    Value {
-        origin: String,
-        line: usize,
-        key: String,
-        value: String,
-        expected: String,
-    },
+    Value { origin: String, line: usize, key: String, value: String, expected: String },
     #[error("a book that was laid over another has no single text; write each of them by itself")]
     Overlaid,
     #[error("{origin}: {message}")]
@@ -211,19 +201,13 @@ pub(crate) type Lists = Vec<(ProviderSpec, Vec<ModelSpec>)>;
 pub(crate) fn parse(text: &str, origin: &str) -> Result<Lists, BookError> {
     if text.len() > TEXT_MAX_BYTES {
         let message = format!("{} bytes of prices, more than {TEXT_MAX_BYTES}", text.len());
-        return Err(BookError::TooLarge {
-            origin: origin.to_owned(),
-            message,
-        });
+        return Err(BookError::TooLarge { origin: origin.to_owned(), message });
     }
     let reader = Reader { text, origin };
     let file: FileTable = reader.tables()?;
     if file.model.len() > MODELS_MAX {
         let message = format!("{} models, more than {MODELS_MAX}", file.model.len());
-        return Err(BookError::TooLarge {
-            origin: origin.to_owned(),
-            message,
-        });
+        return Err(BookError::TooLarge { origin: origin.to_owned(), message });
     }
     reader.file(&file)
 }

@@ -58,10 +58,7 @@ impl Reader<'_> {
                 origin: self.origin.into(),
                 line: self.line(name.span().start),
             };
-            if lists
-                .iter()
-                .any(|(other, _)| other.name.eq_ignore_ascii_case(&provider.name))
-            {
+            if lists.iter().any(|(other, _)| other.name.eq_ignore_ascii_case(&provider.name)) {
                 return Err(self.error("provider", name, "each provider once in a file"));
             }
             lists.push((provider, Vec::new()));
@@ -76,9 +73,8 @@ impl Reader<'_> {
         for model in &file.model {
             let list = match &model.provider {
                 Some(name) => {
-                    let list = lists
-                        .iter()
-                        .position(|(provider, _)| provider.name.eq_ignore_ascii_case(name.get_ref()));
+                    let list =
+                        lists.iter().position(|(provider, _)| provider.name.eq_ignore_ascii_case(name.get_ref()));
                     list.ok_or_else(|| self.error("model.provider", name, "a provider that this file declares"))?
                 }
                 None if file.provider.is_some() => 0,
@@ -119,11 +115,7 @@ impl Reader<'_> {
         if plain && text.len() <= NAME_MAX_BYTES {
             Ok(text.clone())
         } else {
-            Err(self.error(
-                key,
-                name,
-                format!("a name of 1 to {NAME_MAX_BYTES} bytes without spaces around it"),
-            ))
+            Err(self.error(key, name, format!("a name of 1 to {NAME_MAX_BYTES} bytes without spaces around it")))
         }
     }
 
@@ -166,12 +158,7 @@ impl Reader<'_> {
         prices.sort_by_key(|price: &PriceSpec| price.from);
         if let Some(twice) = prices.windows(2).find(|pair| pair[0].from == pair[1].from) {
             let same = |price: &&PriceTable| self.time("", &price.from).is_ok_and(|from| from == twice[0].from);
-            let second = table
-                .price
-                .iter()
-                .filter(same)
-                .nth(1)
-                .map_or(&table.price[0].from, |price| &price.from);
+            let second = table.price.iter().filter(same).nth(1).map_or(&table.price[0].from, |price| &price.from);
             return Err(self.error(format!("model.price.from of `{name}`"), second, "each time once"));
         }
         Ok(ModelSpec {
@@ -189,43 +176,25 @@ impl Reader<'_> {
 
     fn price(&self, model: &str, table: &PriceTable) -> Result<PriceSpec, BookError> {
         let from = self.time("model.price.from", &table.from)?;
-        let as_of = table
-            .as_of
-            .as_ref()
-            .map(|as_of| self.time("model.price.as_of", as_of))
-            .transpose()?;
+        let as_of = table.as_of.as_ref().map(|as_of| self.time("model.price.as_of", as_of)).transpose()?;
         let key = "model.price";
         let spec = self.rates(key, &table.per_mtok, &table.per_unit, &table.above, &table.graduated)?;
         if spec.listed.is_empty() {
             let expected = "the price to list rates under per_mtok or per_unit";
             return Err(self.error(format!("model.price.from of `{model}`"), &table.from, expected));
         }
-        let windows: Vec<WindowSpec> = table
-            .window
-            .iter()
-            .map(|window| self.window(window, &spec))
-            .collect::<Result<_, _>>()?;
-        let regions: Vec<RegionSpec> = table
-            .region
-            .iter()
-            .map(|region| self.region(region))
-            .collect::<Result<_, _>>()?;
+        let windows: Vec<WindowSpec> =
+            table.window.iter().map(|window| self.window(window, &spec)).collect::<Result<_, _>>()?;
+        let regions: Vec<RegionSpec> =
+            table.region.iter().map(|region| self.region(region)).collect::<Result<_, _>>()?;
         if windows.len() > Window::MAX || regions.len() > REGIONS_MAX {
             let expected = format!("at most {} windows and {REGIONS_MAX} regions", Window::MAX);
             return Err(self.error(format!("model.price.from of `{model}`"), &table.from, expected));
         }
         let mut names = BTreeSet::new();
-        if let Some(twice) = regions
-            .iter()
-            .flat_map(|region| &region.names)
-            .find(|name| !names.insert(*name))
-        {
+        if let Some(twice) = regions.iter().flat_map(|region| &region.names).find(|name| !names.insert(*name)) {
             let expected = format!("each region once (`{twice}`)");
-            return Err(self.error(
-                format!("model.price.region.names of `{model}` from"),
-                &table.from,
-                expected,
-            ));
+            return Err(self.error(format!("model.price.region.names of `{model}` from"), &table.from, expected));
         }
         let mut tiers = [None, None, None];
         for (tier, tier_table) in [
@@ -236,29 +205,13 @@ impl Reader<'_> {
             let Some(tier_table) = tier_table else { continue };
             let key = format!("model.price.{tier}");
             let multiplier = tier_table.multiplier.as_ref();
-            let multiplier = multiplier
-                .map(|factor| self.factor(&format!("{key}.multiplier"), factor))
-                .transpose()?;
-            let rates = self.rates(
-                &key,
-                &tier_table.per_mtok,
-                &tier_table.per_unit,
-                &tier_table.above,
-                &tier_table.graduated,
-            )?;
+            let multiplier = multiplier.map(|factor| self.factor(&format!("{key}.multiplier"), factor)).transpose()?;
+            let rates =
+                self.rates(&key, &tier_table.per_mtok, &tier_table.per_unit, &tier_table.above, &tier_table.graduated)?;
             tiers[tier as usize - 1] = Some(TierSpec { multiplier, rates });
         }
         let source = table.source.as_deref().map(Arc::from);
-        let mut price = PriceSpec {
-            from,
-            source,
-            as_of,
-            standard: spec,
-            tiers,
-            windows,
-            regions,
-            grid: Vec::new(),
-        };
+        let mut price = PriceSpec { from, source, as_of, standard: spec, tiers, windows, regions, grid: Vec::new() };
         price.grid = self.grid(model, &price, table)?;
         Ok(price)
     }
@@ -268,11 +221,7 @@ impl Reader<'_> {
         let too_fine = |key: &str, factor: Option<&Spanned<Value>>, meter: Meter| {
             let expected =
                 format!("a factor that keeps the price of `{meter}` within 18 decimals; list that rate instead");
-            self.error(
-                format!("model.price.{key}.multiplier of `{model}`"),
-                factor.unwrap_or(&table.from),
-                expected,
-            )
+            self.error(format!("model.price.{key}.multiplier of `{model}`"), factor.unwrap_or(&table.from), expected)
         };
         let tier_tables = [&table.batch, &table.flex, &table.priority];
         let always = Lane::standard(&price.standard);
@@ -289,9 +238,7 @@ impl Reader<'_> {
             for tier in [ServiceTier::Batch, ServiceTier::Flex, ServiceTier::Priority] {
                 let position = tier as usize - 1;
                 let Some(spec) = &price.tiers[position] else { continue };
-                let factor = tier_tables[position]
-                    .as_ref()
-                    .and_then(|table| table.multiplier.as_ref());
+                let factor = tier_tables[position].as_ref().and_then(|table| table.multiplier.as_ref());
                 let lane = Lane::tier(&standard, spec).map_err(|meter| too_fine(tier.name(), factor, meter))?;
                 self.check_ranges(model, &lane, &table.from)?;
                 lanes[tier as usize] = lane;
@@ -312,13 +259,8 @@ impl Reader<'_> {
     fn window(&self, table: &WindowTable, standard: &RateSpec) -> Result<WindowSpec, BookError> {
         let key = "model.price.window";
         let zone = table.zone.get_ref().parse();
-        let zone = zone.map_err(|_| {
-            self.error(
-                format!("{key}.zone"),
-                &table.zone,
-                "an IANA zone such as \"Asia/Shanghai\"",
-            )
-        })?;
+        let zone =
+            zone.map_err(|_| self.error(format!("{key}.zone"), &table.zone, "an IANA zone such as \"Asia/Shanghai\""))?;
         let clock = |name: &str, value: &Spanned<String>| {
             let expected = "a time of day such as \"16:30\", up to \"24:00\"";
             WallTime::parse(value.get_ref()).ok_or_else(|| self.error(format!("{key}.{name}"), value, expected))
@@ -335,9 +277,8 @@ impl Reader<'_> {
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
-            let date: NaiveDate = text
-                .parse()
-                .map_err(|_| self.error(format!("{key}.except"), day, "a date such as \"2026-10-01\""))?;
+            let date: NaiveDate =
+                text.parse().map_err(|_| self.error(format!("{key}.except"), day, "a date such as \"2026-10-01\""))?;
             except.insert(date);
         }
         if except.len() > Window::EXCEPT_MAX {
@@ -345,9 +286,7 @@ impl Reader<'_> {
             return Err(self.error(format!("{key}.except"), &table.zone, expected));
         }
         let multiplier = table.multiplier.as_ref();
-        let multiplier = multiplier
-            .map(|factor| self.factor(&format!("{key}.multiplier"), factor))
-            .transpose()?;
+        let multiplier = multiplier.map(|factor| self.factor(&format!("{key}.multiplier"), factor)).transpose()?;
         let rates = self.rates(key, &table.per_mtok, &table.per_unit, &table.above, &table.graduated)?;
         if multiplier.is_none() && !standard.above.is_empty() && rates.above.is_empty() {
             let expected = "`above` too, or a multiplier, since the standard rates depend on length";
@@ -379,20 +318,12 @@ impl Reader<'_> {
         if names.is_empty() {
             return Err(self.error(format!("{key}.multiplier"), &table.multiplier, "names beside it"));
         }
-        Ok(RegionSpec {
-            names,
-            multiplier: self.factor(&format!("{key}.multiplier"), &table.multiplier)?,
-        })
+        Ok(RegionSpec { names, multiplier: self.factor(&format!("{key}.multiplier"), &table.multiplier)? })
     }
 
     /// A range needs a price for the units below its start.
     fn check_ranges(&self, model: &str, lane: &Lane, at: &Spanned<Value>) -> Result<(), BookError> {
-        match lane
-            .base
-            .graduated
-            .keys()
-            .find(|meter| !lane.base.flat.contains_key(meter))
-        {
+        match lane.base.graduated.keys().find(|meter| !lane.base.flat.contains_key(meter)) {
             None => Ok(()),
             Some(meter) => Err(self.error(
                 format!("model.price.graduated of `{model}` from"),
@@ -410,10 +341,7 @@ impl Reader<'_> {
         above: &[AboveTable],
         graduated: &[GraduatedTable],
     ) -> Result<RateSpec, BookError> {
-        let mut spec = RateSpec {
-            listed: self.listed(key, per_mtok, per_unit)?,
-            ..RateSpec::default()
-        };
+        let mut spec = RateSpec { listed: self.listed(key, per_mtok, per_unit)?, ..RateSpec::default() };
         for table in above {
             let key = format!("{key}.above");
             let listed = self.listed(&key, &table.per_mtok, &table.per_unit)?;
@@ -497,9 +425,7 @@ impl Reader<'_> {
 
     pub(crate) fn decimal(&self, key: &str, value: &Spanned<Value>) -> Result<Money, BookError> {
         match value.get_ref() {
-            Value::String(text) => text
-                .parse()
-                .map_err(|error| self.error(key, value, format!("a decimal ({error})"))),
+            Value::String(text) => text.parse().map_err(|error| self.error(key, value, format!("a decimal ({error})"))),
             Value::Integer(_) | Value::Float(_) => {
                 let number = self.text.get(value.span()).unwrap_or("3.00");
                 Err(self.error(

@@ -22,11 +22,7 @@ macro_rules! line {
 pub(crate) fn write<'b>(providers: impl Iterator<Item = &'b ProviderSpec>, models: &[ModelSpec]) -> String {
     let providers: Vec<&ProviderSpec> = providers.collect();
     let mut text = String::new();
-    let single = if let [provider] = providers.as_slice() {
-        Some(provider)
-    } else {
-        None
-    };
+    let single = if let [provider] = providers.as_slice() { Some(provider) } else { None };
     if let Some(provider) = single {
         line!(text, "provider = {}", quoted(&provider.name));
         if !provider.aliases.is_empty() {

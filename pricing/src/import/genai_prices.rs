@@ -54,10 +54,8 @@ const INHERITED: [(Meter, Meter); 5] = [
 ];
 
 pub(super) fn read(root: &Json<'_>, draft: &mut Draft<'_>) -> Result<(), ImportError> {
-    let not_of_format = |message: &str| ImportError::NotOfFormat {
-        format: "genai-prices",
-        message: message.to_owned(),
-    };
+    let not_of_format =
+        |message: &str| ImportError::NotOfFormat { format: "genai-prices", message: message.to_owned() };
     let providers = match root {
         Json::Array(providers) => providers.as_slice(),
         _ => root.get("providers").map_or(&[][..], Json::elements),
@@ -127,11 +125,7 @@ fn read_conditional(place: Place<'_>, conditional: &[Json<'_>], draft: &mut Draf
             continue;
         };
         let constraint = entry.get("constraint").filter(|constraint| !constraint.is_null());
-        let text = |key: &str| {
-            constraint
-                .and_then(|constraint| constraint.get(key))
-                .and_then(Json::text)
-        };
+        let text = |key: &str| constraint.and_then(|constraint| constraint.get(key)).and_then(Json::text);
         if let Some(start) = text("start_date") {
             let Ok(from) = EventTime::parse(start) else {
                 draft.skip(place, "constraint", start, "not a date");
@@ -148,22 +142,12 @@ fn read_conditional(place: Place<'_>, conditional: &[Json<'_>], draft: &mut Draf
         } else if let (Some(start), Some(end)) = (text("start_time"), text("end_time")) {
             match (clock_utc(start), clock_utc(end)) {
                 (Some(from), Some(to)) if from < to => windows.push((from, to, rates)),
-                _ => draft.skip(
-                    place,
-                    "constraint",
-                    format!("{start} to {end}"),
-                    "hours that are not a window in UTC",
-                ),
+                _ => draft.skip(place, "constraint", format!("{start} to {end}"), "hours that are not a window in UTC"),
             }
         } else if constraint.is_none() && position == 0 {
             timeline.push(price_from(draft.options.from, rates, draft));
         } else {
-            draft.skip(
-                place,
-                "constraint",
-                constraint.unwrap_or(&Json::Null),
-                "a condition that is not known",
-            );
+            draft.skip(place, "constraint", constraint.unwrap_or(&Json::Null), "a condition that is not known");
         }
     }
     for (from, to, rates) in windows.into_iter().rev() {
@@ -178,17 +162,8 @@ fn read_conditional(place: Place<'_>, conditional: &[Json<'_>], draft: &mut Draf
                 continue;
             }
             price.windows.push(WindowSpec {
-                window: Window {
-                    zone: Tz::UTC,
-                    days: Weekdays::EVERY,
-                    from,
-                    to,
-                    except: Vec::new(),
-                },
-                rates: TierSpec {
-                    multiplier: None,
-                    rates: rates.clone(),
-                },
+                window: Window { zone: Tz::UTC, days: Weekdays::EVERY, from, to, except: Vec::new() },
+                rates: TierSpec { multiplier: None, rates: rates.clone() },
             });
         }
     }
@@ -198,11 +173,7 @@ fn read_conditional(place: Place<'_>, conditional: &[Json<'_>], draft: &mut Draf
 /// `16:30:00Z` to the minute.
 fn clock_utc(text: &str) -> Option<WallTime> {
     let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
-    WallTime::parse(
-        text.strip_suffix(":00")
-            .filter(|short| short.contains(':'))
-            .unwrap_or(text),
-    )
+    WallTime::parse(text.strip_suffix(":00").filter(|short| short.contains(':')).unwrap_or(text))
 }
 
 fn read_rates(place: Place<'_>, prices: &Json<'_>, draft: &mut Draft<'_>) -> Option<RateSpec> {
@@ -218,23 +189,14 @@ fn read_rates(place: Place<'_>, prices: &Json<'_>, draft: &mut Draft<'_>) -> Opt
             draft.skip(place, key, value, "a price for the same meter is listed beside it");
             continue;
         }
-        let base = if let Json::Object(_) = value {
-            value.get("base").unwrap_or(&Json::Null)
-        } else {
-            value
-        };
+        let base = if let Json::Object(_) = value { value.get("base").unwrap_or(&Json::Null) } else { value };
         let Some(price) = draft.price(place, key, base, *power) else {
             continue;
         };
         rates.listed.insert(*meter, price);
         for tier in value.get("tiers").map_or(&[][..], Json::elements) {
-            let start = tier
-                .get("start")
-                .and_then(Json::number)
-                .and_then(|start| start.parse::<u64>().ok());
-            let price = tier
-                .get("price")
-                .and_then(|price| draft.price(place, key, price, *power));
+            let start = tier.get("start").and_then(Json::number).and_then(|start| start.parse::<u64>().ok());
+            let price = tier.get("price").and_then(|price| draft.price(place, key, price, *power));
             match (start, price) {
                 (Some(start), Some(price)) if start > 0 => {
                     rates.above.entry(start).or_default().insert(*meter, price);
@@ -251,20 +213,14 @@ fn read_rates(place: Place<'_>, prices: &Json<'_>, draft: &mut Draft<'_>) -> Opt
 /// What inherits from a meter inherits its lengths as well, unless it has a price of its own.
 fn inherit_above(rates: &mut RateSpec) {
     let own = |listed: &Listed, heir: Meter, from: Meter| listed.get(&heir) != listed.get(&from);
-    let heirs: Vec<_> = INHERITED
-        .into_iter()
-        .filter(|(heir, from)| !own(&rates.listed, *heir, *from))
-        .collect();
+    let heirs: Vec<_> = INHERITED.into_iter().filter(|(heir, from)| !own(&rates.listed, *heir, *from)).collect();
     rates.above.values_mut().for_each(|listed| inherit(listed, &heirs));
 }
 
 fn read_match(place: Place<'_>, position: usize, rule: &Json<'_>, draft: &mut Draft<'_>) {
     for (kind, value) in rule.members() {
         if kind == "or" {
-            value
-                .elements()
-                .iter()
-                .for_each(|rule| read_match(place, position, rule, draft));
+            value.elements().iter().for_each(|rule| read_match(place, position, rule, draft));
             continue;
         }
         let Some(text) = value.text() else {
@@ -276,12 +232,9 @@ fn read_match(place: Place<'_>, position: usize, rule: &Json<'_>, draft: &mut Dr
             "starts_with" => add_pattern(place, position, &format!("{text}*"), draft),
             "ends_with" => add_pattern(place, position, &format!("*{text}"), draft),
             "contains" => add_pattern(place, position, &format!("*{text}*"), draft),
-            "regex" => draft.skip(
-                place,
-                "match.regex",
-                text,
-                "a regular expression; dated suffixes are found without it",
-            ),
+            "regex" => {
+                draft.skip(place, "match.regex", text, "a regular expression; dated suffixes are found without it")
+            }
             _ => draft.skip(place, &format!("match.{kind}"), text, "a condition that is not known"),
         }
     }
@@ -295,16 +248,8 @@ fn add_pattern(place: Place<'_>, position: usize, pattern: &str, draft: &mut Dra
         return;
     }
     let of_provider = draft.models.iter().filter(|model| *model.provider == *place.provider);
-    if of_provider
-        .flat_map(|model| &model.patterns)
-        .any(|other| *other == pattern)
-    {
-        draft.skip(
-            place,
-            "match",
-            pattern,
-            "an earlier model of this provider has the pattern",
-        );
+    if of_provider.flat_map(|model| &model.patterns).any(|other| *other == pattern) {
+        draft.skip(place, "match", pattern, "an earlier model of this provider has the pattern");
         return;
     }
     draft.models[position].patterns.push(pattern);
@@ -312,10 +257,7 @@ fn add_pattern(place: Place<'_>, position: usize, pattern: &str, draft: &mut Dra
 
 /// A model that a provider sells under another provider's names and prices.
 fn copy_model(provider: &str, model: &ModelSpec, draft: &mut Draft<'_>) {
-    let place = Place {
-        provider,
-        model: &model.name,
-    };
+    let place = Place { provider, model: &model.name };
     if draft.owner(provider, &model.name).is_some() {
         return;
     }

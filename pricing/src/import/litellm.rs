@@ -62,18 +62,12 @@ const SEARCHES: [(&str, Meter); 3] = [
 const INHERITED: [(Meter, Meter); 2] = [(Meter::ImageInput, Meter::Input), (Meter::Video, Meter::Input)];
 
 /// Suffixes that name a tier a book has.
-const TIERS: [(&str, ServiceTier); 3] = [
-    ("_batches", ServiceTier::Batch),
-    ("_flex", ServiceTier::Flex),
-    ("_priority", ServiceTier::Priority),
-];
+const TIERS: [(&str, ServiceTier); 3] =
+    [("_batches", ServiceTier::Batch), ("_flex", ServiceTier::Flex), ("_priority", ServiceTier::Priority)];
 
 pub(super) fn read(root: &Json<'_>, draft: &mut Draft<'_>) -> Result<(), ImportError> {
     if root.members().next().is_none() {
-        return Err(ImportError::NotOfFormat {
-            format: "litellm",
-            message: "expected an object of models".to_owned(),
-        });
+        return Err(ImportError::NotOfFormat { format: "litellm", message: "expected an object of models".to_owned() });
     }
     // Plain names first: where `x` and `provider/x` differ, each keeps the name it is called by.
     let models = || root.members().filter(|(name, _)| *name != "sample_spec");
@@ -81,15 +75,7 @@ pub(super) fn read(root: &Json<'_>, draft: &mut Draft<'_>) -> Result<(), ImportE
     for (name, model) in models() {
         draft.report.models_read += 1;
         let Some(provider) = model.get("litellm_provider").and_then(Json::text) else {
-            draft.skip(
-                Place {
-                    provider: "",
-                    model: name,
-                },
-                "litellm_provider",
-                "none",
-                "a model without a provider",
-            );
+            draft.skip(Place { provider: "", model: name }, "litellm_provider", "none", "a model without a provider");
             continue;
         };
         let provider = provider_of(provider);
@@ -105,9 +91,7 @@ pub(super) fn read(root: &Json<'_>, draft: &mut Draft<'_>) -> Result<(), ImportE
     for (provider, name, short, model) in later {
         let place = Place { provider, model: name };
         let prices = read_prices(place, model, draft);
-        let same = draft
-            .owner(provider, short)
-            .map(|owner| same_prices(&owner.prices, &prices));
+        let same = draft.owner(provider, short).map(|owner| same_prices(&owner.prices, &prices));
         match same {
             // The same model under its full name.
             Some(true) => {
@@ -146,9 +130,7 @@ fn provider_of(name: &str) -> &str {
 }
 
 fn without_prefix<'n>(name: &'n str, provider: &str) -> Option<&'n str> {
-    name.strip_prefix(provider)?
-        .strip_prefix('/')
-        .filter(|rest| !rest.is_empty())
+    name.strip_prefix(provider)?.strip_prefix('/').filter(|rest| !rest.is_empty())
 }
 
 fn same_prices(a: &[PriceSpec], b: &[PriceSpec]) -> bool {
@@ -173,10 +155,7 @@ impl CostKey {
         let (mut rest, mut tier, mut above) = (key.to_owned(), None, None);
         // Each at most once, in either order.
         for _ in 0..2 {
-            if let Some((suffix, found)) = TIERS
-                .iter()
-                .find(|(suffix, _)| tier.is_none() && rest.ends_with(suffix))
-            {
+            if let Some((suffix, found)) = TIERS.iter().find(|(suffix, _)| tier.is_none() && rest.ends_with(suffix)) {
                 rest.truncate(rest.len() - suffix.len());
                 tier = Some(*found);
             }
@@ -187,12 +166,7 @@ impl CostKey {
             }
         }
         let (base, meter) = BASES.iter().find(|(base, _)| *base == rest)?;
-        Some(CostKey {
-            meter: *meter,
-            base,
-            above,
-            tier,
-        })
+        Some(CostKey { meter: *meter, base, above, tier })
     }
 }
 
@@ -200,9 +174,7 @@ impl CostKey {
 fn split_threshold(key: &str) -> Option<(String, u64)> {
     let (base, thousands) = key.strip_suffix("k_tokens")?.rsplit_once("_above_")?;
     let thousands: u64 = thousands.parse().ok()?;
-    (1..1_000_000_000)
-        .contains(&thousands)
-        .then(|| (base.to_owned(), thousands * 1000))
+    (1..1_000_000_000).contains(&thousands).then(|| (base.to_owned(), thousands * 1000))
 }
 
 fn read_prices(place: Place<'_>, model: &Json<'_>, draft: &mut Draft<'_>) -> Vec<PriceSpec> {
@@ -210,14 +182,10 @@ fn read_prices(place: Place<'_>, model: &Json<'_>, draft: &mut Draft<'_>) -> Vec
     let mut tiers: [Option<TierSpec>; 3] = [None, None, None];
     let mut regions = Vec::new();
     // In the order of BASES, so that the first base of a meter is the one that is taken.
-    let mut keys: Vec<(&str, &Json<'_>, Option<CostKey>)> = model
-        .members()
-        .map(|(key, value)| (key, value, CostKey::parse(key)))
-        .collect();
-    let rank = |key: &Option<CostKey>| {
-        key.as_ref()
-            .and_then(|key| BASES.iter().position(|(base, _)| *base == key.base))
-    };
+    let mut keys: Vec<(&str, &Json<'_>, Option<CostKey>)> =
+        model.members().map(|(key, value)| (key, value, CostKey::parse(key))).collect();
+    let rank =
+        |key: &Option<CostKey>| key.as_ref().and_then(|key| BASES.iter().position(|(base, _)| *base == key.base));
     keys.sort_by_key(|(.., key)| rank(key));
     for (name, value, key) in &keys {
         match key {
@@ -229,9 +197,7 @@ fn read_prices(place: Place<'_>, model: &Json<'_>, draft: &mut Draft<'_>) -> Vec
                     None => &mut standard,
                     Some(tier) => &mut tiers[tier as usize - 1].get_or_insert_default().rates,
                 };
-                let listed = key
-                    .above
-                    .map_or(&mut rates.listed, |above| rates.above.entry(above).or_default());
+                let listed = key.above.map_or(&mut rates.listed, |above| rates.above.entry(above).or_default());
                 put(place, name, key.meter, price, listed, draft);
             }
             None => read_other(place, name, value, &mut standard, &mut regions, draft),
@@ -241,22 +207,16 @@ fn read_prices(place: Place<'_>, model: &Json<'_>, draft: &mut Draft<'_>) -> Vec
         return Vec::new();
     }
     inherit(&mut standard.listed, &INHERITED);
-    let heirs: Vec<_> = INHERITED
-        .into_iter()
-        .filter(|(heir, from)| standard.listed.get(heir) == standard.listed.get(from))
-        .collect();
+    let heirs: Vec<_> =
+        INHERITED.into_iter().filter(|(heir, from)| standard.listed.get(heir) == standard.listed.get(from)).collect();
     standard.above.values_mut().for_each(|listed| inherit(listed, &heirs));
     let rates_of_tiers = tiers.iter_mut().flatten().map(|tier| &mut tier.rates);
     for rates in rates_of_tiers {
-        rates
-            .above
-            .values_mut()
-            .chain([&mut rates.listed])
-            .for_each(|listed| inherit(listed, &heirs));
+        rates.above.values_mut().chain([&mut rates.listed]).for_each(|listed| inherit(listed, &heirs));
     }
-    let windows = model.get("off_peak_pricing").map_or_else(Vec::new, |pricing| {
-        read_windows(place, pricing, &standard, &heirs, draft)
-    });
+    let windows = model
+        .get("off_peak_pricing")
+        .map_or_else(Vec::new, |pricing| read_windows(place, pricing, &standard, &heirs, draft));
     let own_source = model.get("source").and_then(Json::text);
     vec![PriceSpec {
         from: draft.options.from,
@@ -281,12 +241,7 @@ fn put(place: Place<'_>, key: &str, meter: Meter, price: Money, listed: &mut Lis
             listed.insert(meter, price);
         }
         Some(first) if *first == price || price.is_zero() => {}
-        Some(_) => draft.skip(
-            place,
-            key,
-            price,
-            "another price for the same meter is listed beside it",
-        ),
+        Some(_) => draft.skip(place, key, price, "another price for the same meter is listed beside it"),
     }
 }
 
@@ -308,12 +263,7 @@ fn read_other(
                             standard.listed.insert(*meter, price);
                         }
                     }
-                    None => draft.skip(
-                        place,
-                        &format!("{key}.{size}"),
-                        price,
-                        "a search context of another size",
-                    ),
+                    None => draft.skip(place, &format!("{key}.{size}"), price, "a search context of another size"),
                 }
             }
         }
@@ -324,12 +274,7 @@ fn read_other(
                 let key = format!("{key}.{name}");
                 match name {
                     "us" => read_region(place, &key, "us", value, regions, draft),
-                    "fast" => draft.skip(
-                        place,
-                        &key,
-                        value,
-                        "a speed of service that is no service tier of the book",
-                    ),
+                    "fast" => draft.skip(place, &key, value, "a speed of service that is no service tier of the book"),
                     _ => {}
                 }
             }
@@ -351,39 +296,22 @@ pub(crate) fn reason_to_skip(key: &str) -> Option<&'static str> {
         ("_ultrafast", "a service tier the book does not have"),
         ("_balanced", "a service tier the book does not have"),
         ("_decisions", "a service tier the book does not have"),
-        (
-            "search_free_requests",
-            "a free allowance over a day or month, which no single event can show",
-        ),
-        (
-            "web_search_billing_unit",
-            "how searches are counted, not what they cost",
-        ),
-        (
-            "regional_endpoint_uplift_multiplier",
-            "it does not say in which regions",
-        ),
+        ("search_free_requests", "a free allowance over a day or month, which no single event can show"),
+        ("web_search_billing_unit", "how searches are counted, not what they cost"),
+        ("regional_endpoint_uplift_multiplier", "it does not say in which regions"),
         ("audio_token_cost", "cached audio has no meter"),
         ("cache_read_input_image_token_cost", "cached images have no meter"),
-        (
-            "explicit_cache_read",
-            "a second kind of cache read; the implicit one is taken",
-        ),
+        ("explicit_cache_read", "a second kind of cache read; the implicit one is taken"),
         ("dbu_cost", "a price in units of Databricks; the one in USD is taken"),
         ("citation_cost", "citations have no meter"),
         ("annotation_cost", "annotated pages have no meter"),
         ("maps_grounding", "grounding in maps has no meter"),
-        (
-            "_per_video",
-            "video by the second has no meter beside audio by the second",
-        ),
+        ("_per_video", "video by the second has no meter beside audio by the second"),
         ("_image", "images by the piece have no meter"),
         ("_pixel", "images by the pixel have no meter"),
         ("_per_second_", "video by resolution has no meter"),
     ];
-    let speaks_of_cost = ["cost", "pric", "uplift", "search_free_requests"]
-        .iter()
-        .any(|word| key.contains(word));
+    let speaks_of_cost = ["cost", "pric", "uplift", "search_free_requests"].iter().any(|word| key.contains(word));
     if !speaks_of_cost && key != "web_search_billing_unit" {
         return None;
     }
@@ -404,15 +332,8 @@ fn read_region(
         return;
     };
     match Factor::new(number) {
-        Some(multiplier)
-            if !regions
-                .iter()
-                .any(|region| region.names.iter().any(|other| other == name)) =>
-        {
-            regions.push(RegionSpec {
-                names: vec![name.to_owned()],
-                multiplier,
-            });
+        Some(multiplier) if !regions.iter().any(|region| region.names.iter().any(|other| other == name)) => {
+            regions.push(RegionSpec { names: vec![name.to_owned()], multiplier });
         }
         _ => draft.skip(place, key, value, "not a factor, or the region's second one"),
     }
@@ -435,11 +356,8 @@ fn read_tiers(place: Place<'_>, value: &Json<'_>, standard: &mut RateSpec, draft
                     let Some(price) = draft.price(place, &key, price, 0) else {
                         continue;
                     };
-                    let listed = if start == 0 {
-                        &mut standard.listed
-                    } else {
-                        standard.above.entry(start).or_default()
-                    };
+                    let listed =
+                        if start == 0 { &mut standard.listed } else { standard.above.entry(start).or_default() };
                     put(place, &key, cost.meter, price, listed, draft);
                 }
                 None => draft.skip(place, &key, price, "a unit that no meter counts"),
@@ -462,9 +380,7 @@ fn read_windows(
             let Some(price) = draft.price(place, &key, value, 0) else {
                 continue;
             };
-            let listed = cost
-                .above
-                .map_or(&mut rates.listed, |above| rates.above.entry(above).or_default());
+            let listed = cost.above.map_or(&mut rates.listed, |above| rates.above.entry(above).or_default());
             put(place, &key, cost.meter, price, listed, draft);
         } else if let Some(reason) = reason_to_skip(name) {
             draft.skip(place, &key, value, reason);
@@ -472,18 +388,11 @@ fn read_windows(
     }
     inherit(&mut rates.listed, heirs);
     if rates.listed.is_empty() || !standard.above.is_empty() && rates.above.is_empty() {
-        draft.skip(
-            place,
-            "off_peak_pricing",
-            pricing,
-            "hours whose rates do not say what all requests cost",
-        );
+        draft.skip(place, "off_peak_pricing", pricing, "hours whose rates do not say what all requests cost");
         return Vec::new();
     }
     let day_zone = pricing.get("weekday_timezone").and_then(Json::text);
-    let groups = pricing
-        .get("windows")
-        .map_or_else(|| vec![pricing], |windows| windows.elements().iter().collect());
+    let groups = pricing.get("windows").map_or_else(|| vec![pricing], |windows| windows.elements().iter().collect());
     let mut windows = Vec::new();
     for group in groups {
         let hours = group.get("hours_utc");
@@ -498,28 +407,17 @@ fn read_windows(
             .iter()
             .filter_map(|day| day.number()?.parse().ok())
             .collect();
-        let days = if days.is_empty() {
-            Some(Weekdays::EVERY)
-        } else {
-            Weekdays::from_iso(&days)
-        };
+        let days = if days.is_empty() { Some(Weekdays::EVERY) } else { Weekdays::from_iso(&days) };
         for text in hours {
             let Some(found) = days.and_then(|days| windows_utc(text, days, day_zone)) else {
-                draft.skip(
-                    place,
-                    "off_peak_pricing.hours_utc",
-                    text,
-                    "hours that are not windows of a day",
-                );
+                draft.skip(place, "off_peak_pricing.hours_utc", text, "hours that are not windows of a day");
                 continue;
             };
-            windows.extend(found.into_iter().map(|window| WindowSpec {
-                window,
-                rates: TierSpec {
-                    multiplier: None,
-                    rates: rates.clone(),
-                },
-            }));
+            windows.extend(
+                found
+                    .into_iter()
+                    .map(|window| WindowSpec { window, rates: TierSpec { multiplier: None, rates: rates.clone() } }),
+            );
         }
     }
     windows
@@ -540,13 +438,7 @@ fn windows_utc(text: &str, days: Weekdays, day_zone: Option<&str>) -> Option<Vec
         Tz::Asia__Shanghai => (from, to) = (from.later_by_hours(8), to.later_by_hours(8)),
         _ => return None,
     }
-    let window = |from, to| Window {
-        zone,
-        days,
-        from,
-        to,
-        except: Vec::new(),
-    };
+    let window = |from, to| Window { zone, days, from, to, except: Vec::new() };
     Some(if from == to {
         vec![window(WallTime::MIDNIGHT, WallTime::END)]
     } else if from < to || days == Weekdays::EVERY {

@@ -102,10 +102,7 @@ impl ImportReport {
         for row in &self.skipped {
             *counts.entry((&row.key, row.reason)).or_default() += 1;
         }
-        let mut counts: Vec<_> = counts
-            .into_iter()
-            .map(|((key, reason), count)| (key, reason, count))
-            .collect();
+        let mut counts: Vec<_> = counts.into_iter().map(|((key, reason), count)| (key, reason, count)).collect();
         counts.sort_by_key(|(.., count)| std::cmp::Reverse(*count));
         counts
     }
@@ -180,12 +177,7 @@ struct Place<'p> {
 
 impl Draft<'_> {
     fn new(options: &ImportOptions) -> Draft<'_> {
-        Draft {
-            options,
-            models: Vec::new(),
-            claimed: BTreeMap::new(),
-            report: ImportReport::default(),
-        }
+        Draft { options, models: Vec::new(), claimed: BTreeMap::new(), report: ImportReport::default() }
     }
 
     fn skip(&mut self, place: Place<'_>, key: &str, value: impl ToString, reason: &'static str) {
@@ -238,12 +230,7 @@ impl Draft<'_> {
     /// Adds a model under a name that nobody has; reports it if it cannot stand in a book.
     fn add(&mut self, place: Place<'_>, name: &str, prices: Vec<PriceSpec>) -> Option<usize> {
         if !is_plain_name(name) || !is_plain_name(place.provider) {
-            self.skip(
-                place,
-                "name",
-                name,
-                "not a name: 1 to 256 bytes without spaces around it",
-            );
+            self.skip(place, "name", name, "not a name: 1 to 256 bytes without spaces around it");
             return None;
         }
         if self.owner(place.provider, name).is_some() {
@@ -276,10 +263,7 @@ impl Draft<'_> {
             line: 0,
         };
         // A model that a book would refuse is reported here, so that it cannot take the others with it.
-        let alone = format::write(
-            [&provider_spec(&model.provider)].into_iter(),
-            std::slice::from_ref(&model),
-        );
+        let alone = format::write([&provider_spec(&model.provider)].into_iter(), std::slice::from_ref(&model));
         if let Err(error) = format::parse(&alone, "import") {
             self.skip(place, "name", error, "its prices cannot stand in a book");
             return None;
@@ -288,10 +272,7 @@ impl Draft<'_> {
             self.report.all_zero.push((place.provider.to_owned(), name.to_owned()));
         }
         let position = self.models.len();
-        self.claimed.insert(
-            (place.provider.to_ascii_lowercase(), name.to_ascii_lowercase()),
-            position,
-        );
+        self.claimed.insert((place.provider.to_ascii_lowercase(), name.to_ascii_lowercase()), position);
         self.models.push(model);
         Some(position)
     }
@@ -302,12 +283,7 @@ impl Draft<'_> {
             Some(owner) if *owner == model => {}
             Some(_) => self.skip(place, "alias", alias, "another model of this provider has the name"),
             None if !is_plain_name(&alias) => {
-                self.skip(
-                    place,
-                    "alias",
-                    alias,
-                    "not a name: 1 to 256 bytes without spaces around it",
-                );
+                self.skip(place, "alias", alias, "not a name: 1 to 256 bytes without spaces around it");
             }
             None => {
                 self.claimed.insert((provider, alias.clone()), model);
@@ -323,39 +299,24 @@ impl Draft<'_> {
     fn finish(mut self, format: ImportFormat) -> Result<Imported, ImportError> {
         if self.models.is_empty() {
             let message = "it has no model with a price".to_owned();
-            return Err(ImportError::NotOfFormat {
-                format: format.name(),
-                message,
-            });
+            return Err(ImportError::NotOfFormat { format: format.name(), message });
         }
         let mut providers: BTreeMap<String, ProviderSpec> = BTreeMap::new();
         for model in &mut self.models {
             model.aliases.sort_unstable();
             model.patterns.sort_unstable();
-            providers
-                .entry(model.provider.to_ascii_lowercase())
-                .or_insert_with(|| provider_spec(&model.provider));
+            providers.entry(model.provider.to_ascii_lowercase()).or_insert_with(|| provider_spec(&model.provider));
         }
-        self.models
-            .sort_by_key(|model| (model.provider.to_ascii_lowercase(), model.name.to_ascii_lowercase()));
+        self.models.sort_by_key(|model| (model.provider.to_ascii_lowercase(), model.name.to_ascii_lowercase()));
         self.report.models_taken = self.models.len();
         let toml = format::write(providers.values(), &self.models);
         let book = Book::from_toml(&toml, "import")?;
-        Ok(Imported {
-            book,
-            toml,
-            report: self.report,
-        })
+        Ok(Imported { book, toml, report: self.report })
     }
 }
 
 fn provider_spec(name: &Arc<str>) -> ProviderSpec {
-    ProviderSpec {
-        name: Arc::clone(name),
-        aliases: Vec::new(),
-        origin: "import".into(),
-        line: 0,
-    }
+    ProviderSpec { name: Arc::clone(name), aliases: Vec::new(), origin: "import".into(), line: 0 }
 }
 
 fn is_plain_name(name: &str) -> bool {

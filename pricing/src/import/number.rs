@@ -39,10 +39,7 @@ pub(super) fn unit_price(text: &str, power: i32) -> Result<Price, &'static str> 
     let shifted = format!("0{digits}e{}", exponent - i64::from(power));
     match Money::parse_rounded(&shifted) {
         Ok((unit, _)) if unit > UNIT_PRICE_MAX => Err("more than 10^6 USD per unit"),
-        Ok((unit, finer)) => Ok(Price {
-            unit,
-            rounded: noisy || finer,
-        }),
+        Ok((unit, finer)) => Ok(Price { unit, rounded: noisy || finer }),
         Err(_) => Err("more than 10^6 USD per unit"),
     }
 }
@@ -74,11 +71,7 @@ fn rounded(digits: &[u8]) -> Vec<u8> {
     let (kept, dropped) = digits.split_at(KEPT_DIGITS);
     let mut kept = kept.to_vec();
     let half = dropped[0] == 5 && dropped[1..].iter().all(|digit| *digit == 0);
-    let up = if half {
-        kept[KEPT_DIGITS - 1] % 2 == 1
-    } else {
-        dropped[0] >= 5
-    };
+    let up = if half { kept[KEPT_DIGITS - 1] % 2 == 1 } else { dropped[0] >= 5 };
     if up {
         for position in (0..KEPT_DIGITS).rev() {
             if kept[position] < 9 {

@@ -147,12 +147,7 @@ impl fmt::Display for Explanation {
         for step in &self.steps {
             writeln!(f, "  {:<16} {:<48} {}", step.rule, step.tried, step.outcome)?;
         }
-        match (
-            &self.matched_provider,
-            &self.matched_model,
-            &self.matched_by,
-            &self.unpriced,
-        ) {
+        match (&self.matched_provider, &self.matched_model, &self.matched_by, &self.unpriced) {
             (Some(provider), Some(model), Some(kind), _) => write!(f, "=> {provider} / {model} (by {kind})"),
             (.., Some(unpriced)) => write!(f, "=> unpriced: {unpriced}"),
             _ => write!(f, "=> unpriced"),
@@ -216,28 +211,19 @@ type Trace<'t> = &'t mut dyn FnMut(Step);
 
 impl Index {
     pub(crate) fn new(providers: &BTreeMap<String, ProviderSpec>, models: &[ModelSpec]) -> Index {
-        let mut index = Index {
-            providers: HashMap::new(),
-            lists: Vec::new(),
-        };
+        let mut index = Index { providers: HashMap::new(), lists: Vec::new() };
         let mut by_key: HashMap<&str, usize> = HashMap::new();
         for (key, provider) in providers {
             let list = index.lists.len();
             by_key.insert(key, list);
             let provider_name = Arc::clone(&provider.name);
-            index.lists.push(PriceList {
-                provider: provider_name,
-                names: HashMap::new(),
-                patterns: Vec::new(),
-            });
+            index.lists.push(PriceList { provider: provider_name, names: HashMap::new(), patterns: Vec::new() });
             for alias in &provider.aliases {
                 index.providers.entry(normalised(alias)).or_insert(list);
             }
         }
         // Names of providers win over aliases of others that normalise alike.
-        index
-            .providers
-            .extend(by_key.iter().map(|(key, list)| (normalised(key), *list)));
+        index.providers.extend(by_key.iter().map(|(key, list)| (normalised(key), *list)));
         for (position, model) in models.iter().enumerate() {
             let Some(list) = by_key.get(model.provider.to_ascii_lowercase().as_str()) else {
                 continue;
@@ -245,11 +231,7 @@ impl Index {
             let list = &mut index.lists[*list];
             let own = std::iter::once((model.name.to_ascii_lowercase(), false));
             for (name, is_alias) in own.chain(model.aliases.iter().map(|alias| (alias.to_ascii_lowercase(), true))) {
-                let named = Named {
-                    model: position,
-                    layer: model.layer,
-                    is_alias,
-                };
+                let named = Named { model: position, layer: model.layer, is_alias };
                 match list.names.get(&name) {
                     Some(other) if other.layer > named.layer => {}
                     _ => {
@@ -266,23 +248,16 @@ impl Index {
             }));
         }
         for list in &mut index.lists {
-            list.patterns
-                .sort_by(|a, b| b.rank().cmp(&a.rank()).then_with(|| a.glob.cmp(&b.glob)));
+            list.patterns.sort_by(|a, b| b.rank().cmp(&a.rank()).then_with(|| a.glob.cmp(&b.glob)));
         }
         index
     }
 
     pub(crate) fn find(&self, provider: &str, model: &str, trace: Trace<'_>) -> Result<Found, Unpriced> {
-        let unknown = |provider: &str| Unpriced::UnknownModel {
-            provider: provider.into(),
-            model: model.into(),
-        };
+        let unknown = |provider: &str| Unpriced::UnknownModel { provider: provider.into(), model: model.into() };
         if model.len() > NAME_MAX_BYTES || provider.len() > NAME_MAX_BYTES {
             let cut = |name: &str| -> Arc<str> { name.chars().take(64).chain(['…']).collect::<String>().into() };
-            return Err(Unpriced::UnknownModel {
-                provider: cut(provider),
-                model: cut(model),
-            });
+            return Err(Unpriced::UnknownModel { provider: cut(provider), model: cut(model) });
         }
         let name = model.trim().to_ascii_lowercase();
         if name.is_empty() {
@@ -290,20 +265,10 @@ impl Index {
         }
         if let Some(route) = self.route(provider, &name) {
             let tried = format!("{provider} by way of {}", route.provider);
-            trace(Step {
-                rule: "provider",
-                tried,
-                outcome: format!("price list of `{}`", route.provider),
-            });
-            let scope = Scope {
-                lists: vec![route],
-                named: true,
-            };
+            trace(Step { rule: "provider", tried, outcome: format!("price list of `{}`", route.provider) });
+            let scope = Scope { lists: vec![route], named: true };
             if let Some(found) = self.find_in(&scope, &name, model, trace)? {
-                return Ok(Found {
-                    kind: found.kind.max(MatchKind::ProviderPrefix),
-                    ..found
-                });
+                return Ok(Found { kind: found.kind.max(MatchKind::ProviderPrefix), ..found });
             }
         }
         let scope = self.scope(provider, &name, model, trace)?;
@@ -320,39 +285,22 @@ impl Index {
         for (position, form) in forms.iter().enumerate() {
             let rule = if position == 0 { "name" } else { "provider prefix" };
             if let Some(named) = scope.lookup(form, rule, model, trace)? {
-                let by_name = if named.is_alias {
-                    MatchKind::Alias
-                } else {
-                    MatchKind::Exact
-                };
-                let kind = if position == 0 {
-                    by_name
-                } else {
-                    MatchKind::ProviderPrefix
-                };
-                return Ok(Some(Found {
-                    model: named.model,
-                    kind,
-                }));
+                let by_name = if named.is_alias { MatchKind::Alias } else { MatchKind::Exact };
+                let kind = if position == 0 { by_name } else { MatchKind::ProviderPrefix };
+                return Ok(Some(Found { model: named.model, kind }));
             }
         }
         for form in &forms {
             for undated in without_date(form) {
                 if let Some(named) = scope.lookup(&undated, "dated suffix", model, trace)? {
-                    return Ok(Some(Found {
-                        model: named.model,
-                        kind: MatchKind::DatedSuffix,
-                    }));
+                    return Ok(Some(Found { model: named.model, kind: MatchKind::DatedSuffix }));
                 }
             }
         }
         for list in scope.lists.iter().filter(|_| scope.named) {
             for form in &forms {
                 if let Some(pattern) = list.pattern(form, model, trace)? {
-                    return Ok(Some(Found {
-                        model: pattern,
-                        kind: MatchKind::Pattern,
-                    }));
+                    return Ok(Some(Found { model: pattern, kind: MatchKind::Pattern }));
                 }
             }
         }
@@ -372,11 +320,7 @@ impl Index {
 
     fn scope(&self, provider: &str, name: &str, model: &str, trace: Trace<'_>) -> Result<Scope<'_>, Unpriced> {
         let mut step = |tried: &str, outcome: String| {
-            trace(Step {
-                rule: "provider",
-                tried: tried.to_owned(),
-                outcome,
-            });
+            trace(Step { rule: "provider", tried: tried.to_owned(), outcome });
         };
         let stated = normalised(provider);
         // A list of the book may itself be called `litellm`; then that is what the event means.
@@ -390,29 +334,17 @@ impl Index {
             None
         };
         let Some(named) = named else {
-            step(
-                provider,
-                "none stated: the name must stand in exactly one list".to_owned(),
-            );
-            return Ok(Scope {
-                lists: self.lists.iter().collect(),
-                named: false,
-            });
+            step(provider, "none stated: the name must stand in exactly one list".to_owned());
+            return Ok(Scope { lists: self.lists.iter().collect(), named: false });
         };
         match self.list_of(&named) {
             Some(list) => {
                 step(&named, format!("price list of `{}`", self.lists[list].provider));
-                Ok(Scope {
-                    lists: vec![&self.lists[list]],
-                    named: true,
-                })
+                Ok(Scope { lists: vec![&self.lists[list]], named: true })
             }
             None => {
                 step(&named, "no price list".to_owned());
-                Err(Unpriced::UnknownProvider {
-                    provider: named.trim().into(),
-                    model: model.into(),
-                })
+                Err(Unpriced::UnknownProvider { provider: named.trim().into(), model: model.into() })
             }
         }
     }
@@ -422,10 +354,7 @@ impl Index {
         let name = normalised(provider);
         self.providers.get(&name).copied().or_else(|| {
             let candidates = SYNONYMS.iter().find(|(names, _)| names.contains(&name.as_str()))?.1;
-            candidates
-                .iter()
-                .find_map(|candidate| self.providers.get(*candidate))
-                .copied()
+            candidates.iter().find_map(|candidate| self.providers.get(*candidate)).copied()
         })
     }
 
@@ -476,18 +405,13 @@ impl Index {
         }
         if let Some((region, rest)) = name.split_once('.')
             && BEDROCK_REGIONS.contains(&region)
-            && rest
-                .split_once('.')
-                .is_some_and(|(vendor, _)| BEDROCK_VENDORS.contains(&vendor))
+            && rest.split_once('.').is_some_and(|(vendor, _)| BEDROCK_VENDORS.contains(&vendor))
         {
             return Some(rest);
         }
         let (prefix, rest) = name.split_once('/')?;
         let provider = normalised(prefix);
-        let own = || {
-            self.list_of(prefix)
-                .is_some_and(|list| self.lists[list].provider == scope.lists[0].provider)
-        };
+        let own = || self.list_of(prefix).is_some_and(|list| self.lists[list].provider == scope.lists[0].provider);
         if scope.named && (is_route(&provider) || own()) {
             *on_bedrock |= is_called(&provider, "bedrock");
             return Some(rest);
@@ -504,17 +428,10 @@ impl Scope<'_> {
         model: &str,
         trace: Trace<'_>,
     ) -> Result<Option<&Named>, Unpriced> {
-        let mut hits = self
-            .lists
-            .iter()
-            .filter_map(|list| list.names.get(name).map(|named| (list, named)));
+        let mut hits = self.lists.iter().filter_map(|list| list.names.get(name).map(|named| (list, named)));
         let outcome = match (hits.next(), hits.next()) {
             (None, _) => {
-                trace(Step {
-                    rule,
-                    tried: name.to_owned(),
-                    outcome: "not listed".to_owned(),
-                });
+                trace(Step { rule, tried: name.to_owned(), outcome: "not listed".to_owned() });
                 return Ok(None);
             }
             (Some((list, named)), None) => {
@@ -526,22 +443,11 @@ impl Scope<'_> {
                 });
                 return Ok(Some(named));
             }
-            _ => self
-                .lists
-                .iter()
-                .filter(|list| list.names.contains_key(name))
-                .map(|list| &*list.provider),
+            _ => self.lists.iter().filter(|list| list.names.contains_key(name)).map(|list| &*list.provider),
         };
         let candidates = outcome.collect::<Vec<_>>().join(", ");
-        trace(Step {
-            rule,
-            tried: name.to_owned(),
-            outcome: format!("in several lists: {candidates}"),
-        });
-        Err(Unpriced::AmbiguousProvider {
-            model: model.into(),
-            candidates: candidates.into(),
-        })
+        trace(Step { rule, tried: name.to_owned(), outcome: format!("in several lists: {candidates}") });
+        Err(Unpriced::AmbiguousProvider { model: model.into(), candidates: candidates.into() })
     }
 }
 
@@ -551,38 +457,19 @@ impl PriceList {
         let Some(best) = self.patterns.iter().find(|pattern| glob_fits(&pattern.glob, name)) else {
             if !self.patterns.is_empty() {
                 let outcome = format!("fits none of {} patterns", self.patterns.len());
-                trace(Step {
-                    rule: "pattern",
-                    tried: name.to_owned(),
-                    outcome,
-                });
+                trace(Step { rule: "pattern", tried: name.to_owned(), outcome });
             }
             return Ok(None);
         };
-        let as_good = self
-            .patterns
-            .iter()
-            .filter(|other| other.rank() == best.rank() && glob_fits(&other.glob, name));
+        let as_good = self.patterns.iter().filter(|other| other.rank() == best.rank() && glob_fits(&other.glob, name));
         let models: BTreeSet<&str> = as_good.map(|pattern| &*pattern.model_name).collect();
         if models.len() > 1 {
             let candidates = models.into_iter().collect::<Vec<_>>().join(", ");
-            trace(Step {
-                rule: "pattern",
-                tried: name.to_owned(),
-                outcome: format!("fits several: {candidates}"),
-            });
+            trace(Step { rule: "pattern", tried: name.to_owned(), outcome: format!("fits several: {candidates}") });
             let provider = Arc::clone(&self.provider);
-            return Err(Unpriced::AmbiguousPattern {
-                provider,
-                model: model.into(),
-                candidates: candidates.into(),
-            });
+            return Err(Unpriced::AmbiguousPattern { provider, model: model.into(), candidates: candidates.into() });
         }
-        trace(Step {
-            rule: "pattern",
-            tried: name.to_owned(),
-            outcome: format!("fits `{}`", best.glob),
-        });
+        trace(Step { rule: "pattern", tried: name.to_owned(), outcome: format!("fits `{}`", best.glob) });
         Ok(Some(best.model))
     }
 }

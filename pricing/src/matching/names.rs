@@ -7,14 +7,7 @@
 pub const SYNONYMS: &[(&[&str], &[&str])] = &[
     (&["openai", "open_ai", "openai_chat", "openai_responses"], &["openai"]),
     (
-        &[
-            "azure",
-            "azure_openai",
-            "azureopenai",
-            "azure_openai_chat",
-            "azure_ai_openai",
-            "az_ai_openai",
-        ],
+        &["azure", "azure_openai", "azureopenai", "azure_openai_chat", "azure_ai_openai", "az_ai_openai"],
         &["azure", "azure_openai", "openai"],
     ),
     (&["anthropic", "claude", "anthropic_api"], &["anthropic"]),
@@ -32,27 +25,11 @@ pub const SYNONYMS: &[(&[&str], &[&str])] = &[
         &["google", "gemini"],
     ),
     (
-        &[
-            "vertex_ai",
-            "vertex",
-            "vertexai",
-            "google_vertex",
-            "google_vertexai",
-            "google_vertex_ai",
-            "gcp_vertex_ai",
-        ],
+        &["vertex_ai", "vertex", "vertexai", "google_vertex", "google_vertexai", "google_vertex_ai", "gcp_vertex_ai"],
         &["vertex_ai", "google", "gemini"],
     ),
     (
-        &[
-            "bedrock",
-            "aws",
-            "aws_bedrock",
-            "amazon",
-            "amazon_bedrock",
-            "bedrock_converse",
-            "aws_bedrock_converse",
-        ],
+        &["bedrock", "aws", "aws_bedrock", "amazon", "amazon_bedrock", "bedrock_converse", "aws_bedrock_converse"],
         &["bedrock", "aws_bedrock", "amazon_bedrock", "aws"],
     ),
     (&["ollama", "ollama_local", "ollama_chat"], &["ollama"]),
@@ -67,17 +44,8 @@ pub const SYNONYMS: &[(&[&str], &[&str])] = &[
 /// Providers through which models of other vendors are reached: their prefix says how, not whose.
 pub(super) const ROUTES: [&str; 5] = ["azure", "vertex_ai", "bedrock", "openrouter", "litellm"];
 /// What senders write when they do not know the provider, and proxies that are none.
-pub(super) const NO_PROVIDER: [&str; 9] = [
-    "",
-    "unknown",
-    "none",
-    "null",
-    "n/a",
-    "other",
-    "litellm",
-    "litellm_proxy",
-    "litellm_sdk",
-];
+pub(super) const NO_PROVIDER: [&str; 9] =
+    ["", "unknown", "none", "null", "n/a", "other", "litellm", "litellm_proxy", "litellm_sdk"];
 /// Cross-region inference profiles of Bedrock.
 pub(super) const BEDROCK_REGIONS: [&str; 10] = ["us-gov", "global", "apac", "us", "eu", "jp", "au", "ca", "sa", "in"];
 pub(super) const BEDROCK_VENDORS: [&str; 16] = [
@@ -102,21 +70,14 @@ pub(super) const BEDROCK_VENDORS: [&str; 16] = [
 /// Provider names with `_` for `-`, `.` and space, in small letters.
 pub(crate) fn normalised(provider: &str) -> String {
     let unify = |letter: char| {
-        if matches!(letter, '-' | '.' | ' ') {
-            '_'
-        } else {
-            letter.to_ascii_lowercase()
-        }
+        if matches!(letter, '-' | '.' | ' ') { '_' } else { letter.to_ascii_lowercase() }
     };
     provider.trim().chars().map(unify).collect()
 }
 
 /// Whether a normalised name is a common one for the first of a row of [`SYNONYMS`].
 pub(super) fn is_called(name: &str, first: &str) -> bool {
-    name == first
-        || SYNONYMS
-            .iter()
-            .any(|(names, _)| names[0] == first && names.contains(&name))
+    name == first || SYNONYMS.iter().any(|(names, _)| names[0] == first && names.contains(&name))
 }
 
 pub(super) fn is_route(name: &str) -> bool {
@@ -162,10 +123,8 @@ pub(super) fn without_bedrock_version(name: &str) -> &str {
 /// The names to try for a dated one.
 pub(super) fn without_date(name: &str) -> Vec<String> {
     let mut names = Vec::new();
-    if let Some(base) = name
-        .strip_suffix("-latest")
-        .or_else(|| name.strip_suffix(":latest"))
-        .or_else(|| name.strip_suffix("@latest"))
+    if let Some(base) =
+        name.strip_suffix("-latest").or_else(|| name.strip_suffix(":latest")).or_else(|| name.strip_suffix("@latest"))
     {
         names.push(base.to_owned());
     } else if let Some((base, date)) = name.rsplit_once('@')
@@ -261,10 +220,7 @@ mod tests {
         for (name, expected) in [
             ("gpt-4o-2024-08-06", vec!["gpt-4o"]),
             ("claude-sonnet-4-20250514", vec!["claude-sonnet-4"]),
-            (
-                "claude-sonnet-4@20250514",
-                vec!["claude-sonnet-4-20250514", "claude-sonnet-4"],
-            ),
+            ("claude-sonnet-4@20250514", vec!["claude-sonnet-4-20250514", "claude-sonnet-4"]),
             ("llama3.1:latest", vec!["llama3.1"]),
             ("mistral-large-latest", vec!["mistral-large"]),
             ("gpt-4-0613", vec![]),

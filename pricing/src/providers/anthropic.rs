@@ -43,31 +43,17 @@ pub(super) fn messages(shape: &'static str, object: &Json<'_>) -> Result<Provide
     }
     // One response is one request, however many iterations it took.
     usage.set(Meter::Requests, 1);
-    usage.set(
-        Meter::WebSearchMedium,
-        fields.count_or_0("server_tool_use.web_search_requests")?,
-    );
+    usage.set(Meter::WebSearchMedium, fields.count_or_0("server_tool_use.web_search_requests")?);
     fields.known(&FREE);
     if let Some(speed) = fields.text("speed").filter(|speed| *speed != "standard") {
-        return Err(ProviderUsageError::UnknownServiceTier {
-            shape,
-            field: "speed",
-            value: speed.to_owned(),
-        });
+        return Err(ProviderUsageError::UnknownServiceTier { shape, field: "speed", value: speed.to_owned() });
     }
     let service_tier = tier_from(&fields, "service_tier")?;
-    let region = fields
-        .text("inference_geo")
-        .filter(|geo| !geo.is_empty() && *geo != "not_available")
-        .map(Into::into);
+    let region = fields.text("inference_geo").filter(|geo| !geo.is_empty() && *geo != "not_available").map(Into::into);
     let mut read = ProviderUsage::of(shape, usage);
     super::openai::reported_cost(&fields, &mut read)?;
     fields.finish()?;
-    Ok(ProviderUsage {
-        service_tier,
-        region,
-        ..read
-    })
+    Ok(ProviderUsage { service_tier, region, ..read })
 }
 
 /// Input, cache and output counts of the whole or of one iteration: all disjoint but for thinking, which is output.

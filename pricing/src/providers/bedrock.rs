@@ -12,18 +12,9 @@ pub(super) fn converse(shape: &'static str, object: &Json<'_>) -> Result<Provide
     let fields = Fields::new(shape, object);
     let input = fields.required("inputTokens")?;
     let output = fields.count_or_0("outputTokens")?;
-    let read = fields
-        .same(&["cacheReadInputTokens", "cacheReadInputTokenCount"])?
-        .unwrap_or(0);
-    let written = fields
-        .same(&["cacheWriteInputTokens", "cacheWriteInputTokenCount"])?
-        .unwrap_or(0);
-    let parts = [
-        ("inputTokens", input),
-        ("outputTokens", output),
-        ("cacheRead", read),
-        ("cacheWrite", written),
-    ];
+    let read = fields.same(&["cacheReadInputTokens", "cacheReadInputTokenCount"])?.unwrap_or(0);
+    let written = fields.same(&["cacheWriteInputTokens", "cacheWriteInputTokenCount"])?.unwrap_or(0);
+    let parts = [("inputTokens", input), ("outputTokens", output), ("cacheRead", read), ("cacheWrite", written)];
     fields.check_total("totalTokens", &parts)?;
     let (short, long) = by_ttl(&fields, written)?;
     fields.finish()?;
@@ -95,10 +86,7 @@ pub(super) fn titan(shape: &'static str, object: &Json<'_>) -> Result<ProviderUs
         output = output.saturating_add(of_result.count_or_0("tokenCount")?);
         of_result.finish()?;
     }
-    let usage = usage_of(&[
-        (Meter::Input, fields.required("inputTextTokenCount")?),
-        (Meter::Output, output),
-    ]);
+    let usage = usage_of(&[(Meter::Input, fields.required("inputTextTokenCount")?), (Meter::Output, output)]);
     fields.finish()?;
     Ok(ProviderUsage::of(shape, usage))
 }

@@ -73,9 +73,7 @@ impl<'j> Fields<'j> {
     }
 
     pub(super) fn has(&self, path: &str) -> bool {
-        self.leaves
-            .iter()
-            .any(|leaf| leaf.path == path && !leaf.value.is_null())
+        self.leaves.iter().any(|leaf| leaf.path == path && !leaf.value.is_null())
     }
 
     /// The count at a path; a missing key and `null` are "not sent".
@@ -88,11 +86,7 @@ impl<'j> Fields<'j> {
         };
         let text = value.number().ok_or_else(not_a_count)?;
         let count = count_from_text(path, text).map_err(|_| not_a_count())?;
-        if count > COUNT_MAX {
-            Err(not_a_count())
-        } else {
-            Ok(Some(count))
-        }
+        if count > COUNT_MAX { Err(not_a_count()) } else { Ok(Some(count)) }
     }
 
     pub(super) fn count_or_0(&self, path: &str) -> Result<u64> {
@@ -100,20 +94,15 @@ impl<'j> Fields<'j> {
     }
 
     pub(super) fn required(&self, path: &str) -> Result<u64> {
-        self.count(path)?.ok_or_else(|| ProviderUsageError::Missing {
-            shape: self.shape,
-            field: path.to_owned(),
-        })
+        self.count(path)?.ok_or_else(|| ProviderUsageError::Missing { shape: self.shape, field: path.to_owned() })
     }
 
     /// One count that an object may give under several names: keys within one of some objects, and whole paths. Where
     /// it gives two, they must agree.
     pub(super) fn detail(&self, objects: &[&str], keys: &[&str], paths: &[&str]) -> Result<Option<u64>> {
         let mut first: Option<(&str, u64)> = None;
-        for leaf in self
-            .leaves
-            .iter()
-            .filter(|leaf| paths.contains(&leaf.path.as_str()) || leaf.is_within(objects, keys))
+        for leaf in
+            self.leaves.iter().filter(|leaf| paths.contains(&leaf.path.as_str()) || leaf.is_within(objects, keys))
         {
             let Some(count) = self.count(&leaf.path)? else { continue };
             match first {
@@ -183,11 +172,7 @@ impl<'j> Fields<'j> {
     pub(super) fn finish(&self) -> Result<()> {
         for leaf in self.leaves.iter().filter(|leaf| !leaf.used.get()) {
             if let Some((field, value)) = first_count(&leaf.path, leaf.value) {
-                return Err(ProviderUsageError::UnknownCount {
-                    shape: self.shape,
-                    field,
-                    value,
-                });
+                return Err(ProviderUsageError::UnknownCount { shape: self.shape, field, value });
             }
         }
         Ok(())
@@ -205,9 +190,7 @@ impl<'j> Fields<'j> {
     /// What of `total` is left beside its parts.
     pub(super) fn rest(&self, total_name: &str, total: u64, parts: &[(&str, u64)]) -> Result<u64> {
         let contained = parts.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-        total
-            .checked_sub(contained)
-            .ok_or_else(|| self.parts_exceed(total_name, total, parts))
+        total.checked_sub(contained).ok_or_else(|| self.parts_exceed(total_name, total, parts))
     }
 
     /// Holds the object's own total against what was read.
@@ -229,16 +212,9 @@ impl<'j> Fields<'j> {
 
 /// `a 1 + b 2` of the parts that are not zero.
 fn sum_text(parts: &[(&str, u64)]) -> String {
-    let parts: Vec<String> = parts
-        .iter()
-        .filter(|(_, count)| *count != 0)
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
-    if parts.is_empty() {
-        "0".to_owned()
-    } else {
-        parts.join(" + ")
-    }
+    let parts: Vec<String> =
+        parts.iter().filter(|(_, count)| *count != 0).map(|(name, count)| format!("{name} {count}")).collect();
+    if parts.is_empty() { "0".to_owned() } else { parts.join(" + ") }
 }
 
 pub(super) fn usage_of(counts: &[(Meter, u64)]) -> Usage {
@@ -254,19 +230,11 @@ pub(super) fn usage_of(counts: &[(Meter, u64)]) -> Usage {
 fn flatten<'j>(value: &'j Json<'j>, path: &str, rename: fn(&str) -> String, leaves: &mut Vec<Leaf<'j>>) {
     for (key, member) in value.members() {
         let name = rename(key);
-        let path = if path.is_empty() {
-            name
-        } else {
-            format!("{path}.{name}")
-        };
+        let path = if path.is_empty() { name } else { format!("{path}.{name}") };
         if let Json::Object(_) = member {
             flatten(member, &path, rename, leaves);
         } else {
-            leaves.push(Leaf {
-                path,
-                value: member,
-                used: Cell::new(false),
-            });
+            leaves.push(Leaf { path, value: member, used: Cell::new(false) });
         }
     }
 }
@@ -280,12 +248,8 @@ fn first_count(path: &str, value: &Json<'_>) -> Option<(String, String)> {
             let is_zero = Money::parse_rounded(text).is_ok_and(|(number, _)| number.is_zero());
             (counts && !is_zero).then(|| (shown(path), shown(text)))
         }
-        Json::Array(elements) => elements
-            .iter()
-            .find_map(|element| first_count(&format!("{path}[]"), element)),
-        Json::Object(_) => value
-            .members()
-            .find_map(|(key, member)| first_count(&format!("{path}.{key}"), member)),
+        Json::Array(elements) => elements.iter().find_map(|element| first_count(&format!("{path}[]"), element)),
+        Json::Object(_) => value.members().find_map(|(key, member)| first_count(&format!("{path}.{key}"), member)),
         _ => None,
     }
 }

@@ -26,16 +26,11 @@ pub(super) fn usage_metadata(shape: &'static str, object: &Json<'_>) -> Result<P
     let fields = Fields::renamed(shape, object, camel);
     let prompt = fields.count_or_0("promptTokenCount")?;
     let cached = fields.count_or_0("cachedContentTokenCount")?;
-    let candidates = fields
-        .same(&["candidatesTokenCount", "responseTokenCount"])?
-        .unwrap_or(0);
+    let candidates = fields.same(&["candidatesTokenCount", "responseTokenCount"])?.unwrap_or(0);
     let thoughts = fields.count_or_0("thoughtsTokenCount")?;
     let tool_prompt = fields.count_or_0("toolUsePromptTokenCount")?;
     if !fields.has("promptTokenCount") && !fields.has("totalTokenCount") {
-        return Err(ProviderUsageError::Missing {
-            shape,
-            field: "promptTokenCount".to_owned(),
-        });
+        return Err(ProviderUsageError::Missing { shape, field: "promptTokenCount".to_owned() });
     }
     fields.check_total(
         "totalTokenCount",
@@ -46,11 +41,7 @@ pub(super) fn usage_metadata(shape: &'static str, object: &Json<'_>) -> Result<P
             ("toolUsePromptTokenCount", tool_prompt),
         ],
     )?;
-    let details = if fields.has("promptTokensDetails") {
-        "promptTokensDetails"
-    } else {
-        "promptTokenDetails"
-    };
+    let details = if fields.has("promptTokensDetails") { "promptTokensDetails" } else { "promptTokenDetails" };
     let of_prompt = modalities(&fields, details, "promptTokenCount", prompt)?;
     let of_cache = modalities(&fields, "cacheTokensDetails", "cachedContentTokenCount", cached)?;
     if of_cache.audio != 0 {
@@ -60,35 +51,18 @@ pub(super) fn usage_metadata(shape: &'static str, object: &Json<'_>) -> Result<P
             why: "cached audio has a price of its own, which no meter carries",
         });
     }
-    let of_tools = modalities(
-        &fields,
-        "toolUsePromptTokensDetails",
-        "toolUsePromptTokenCount",
-        tool_prompt,
-    )?;
-    let output_details = if fields.has("candidatesTokensDetails") {
-        "candidatesTokensDetails"
-    } else {
-        "responseTokensDetails"
-    };
+    let of_tools = modalities(&fields, "toolUsePromptTokensDetails", "toolUsePromptTokenCount", tool_prompt)?;
+    let output_details =
+        if fields.has("candidatesTokensDetails") { "candidatesTokensDetails" } else { "responseTokensDetails" };
     let of_output = modalities(&fields, output_details, "candidatesTokenCount", candidates)?;
     let uncached = |name: &str, all: u64, cached: u64| fields.rest(name, all, &[("cached", cached)]);
     let usage = usage_of(&[
         // What a tool put into the prompt is charged like the prompt, and stands outside promptTokenCount.
-        (
-            Meter::Input,
-            uncached("prompt text", of_prompt.text, of_cache.text)? + of_tools.text,
-        ),
+        (Meter::Input, uncached("prompt text", of_prompt.text, of_cache.text)? + of_tools.text),
         (Meter::CacheRead, cached),
         (Meter::AudioInput, of_prompt.audio + of_tools.audio),
-        (
-            Meter::ImageInput,
-            uncached("prompt images", of_prompt.image, of_cache.image)? + of_tools.image,
-        ),
-        (
-            Meter::Video,
-            uncached("prompt video", of_prompt.video, of_cache.video)? + of_tools.video,
-        ),
+        (Meter::ImageInput, uncached("prompt images", of_prompt.image, of_cache.image)? + of_tools.image),
+        (Meter::Video, uncached("prompt video", of_prompt.video, of_cache.video)? + of_tools.video),
         (Meter::Output, of_output.text),
         (Meter::Reasoning, thoughts),
         (Meter::AudioOutput, of_output.audio),
@@ -98,15 +72,10 @@ pub(super) fn usage_metadata(shape: &'static str, object: &Json<'_>) -> Result<P
     fields.known(&["billablePromptUsage", "pydanticAiGateway"]);
     let service_tier = match tier_from(&fields, "serviceTier")? {
         Some(tier) => Some(tier),
-        None => fields
-            .text("trafficType")
-            .map_or(Ok(None), |traffic| tier_named(shape, "trafficType", traffic))?,
+        None => fields.text("trafficType").map_or(Ok(None), |traffic| tier_named(shape, "trafficType", traffic))?,
     };
     fields.finish()?;
-    Ok(ProviderUsage {
-        service_tier,
-        ..ProviderUsage::of(shape, usage)
-    })
+    Ok(ProviderUsage { service_tier, ..ProviderUsage::of(shape, usage) })
 }
 
 /// The tokens of `total` by modality. Google sometimes details less than the total: the rest is text, which is what it

@@ -92,79 +92,35 @@ pub enum ProviderUsageError {
     #[error(
         "`provider_usage` of provider `{provider}` has the keys {keys}, which is no shape that provider is known to write; expected one of: {expected}"
     )]
-    UnknownShape {
-        provider: String,
-        keys: String,
-        expected: String,
-    },
+    UnknownShape { provider: String, keys: String, expected: String },
     #[error("`provider_usage` with the keys {keys} fits several shapes ({candidates}); name the provider")]
     AmbiguousShape { keys: String, candidates: String },
     #[error("`provider_usage` read as {shape} has no `{field}`")]
     Missing { shape: &'static str, field: String },
     #[error("`provider_usage` read as {shape}: `{field}` is {value}; expected a whole number from 0 to 10^15")]
-    NotACount {
-        shape: &'static str,
-        field: String,
-        value: String,
-    },
+    NotACount { shape: &'static str, field: String, value: String },
     #[error("`provider_usage` read as {shape}: `{field}` is {value}; expected an amount of USD from 0")]
-    NotACost {
-        shape: &'static str,
-        field: String,
-        value: String,
-    },
+    NotACost { shape: &'static str, field: String, value: String },
     #[error(
         "`provider_usage` read as {shape} counts {value} in `{field}`, which is not known: it may be billed, or be part of another count"
     )]
-    UnknownCount {
-        shape: &'static str,
-        field: String,
-        value: String,
-    },
+    UnknownCount { shape: &'static str, field: String, value: String },
     #[error("`provider_usage` read as {shape}: `{field}` cannot be charged: {why}")]
-    NoMeter {
-        shape: &'static str,
-        field: String,
-        why: &'static str,
-    },
+    NoMeter { shape: &'static str, field: String, why: &'static str },
     #[error("`provider_usage` read as {shape}: `{total_name}` is {total}, less than what it contains ({parts})")]
-    PartsExceedTotal {
-        shape: &'static str,
-        total_name: String,
-        total: u64,
-        parts: String,
-    },
+    PartsExceedTotal { shape: &'static str, total_name: String, total: u64, parts: String },
     #[error("`provider_usage` read as {shape}: `{total_name}` is {total}, but its parts are {parts}")]
-    TotalDisagrees {
-        shape: &'static str,
-        total_name: String,
-        total: u64,
-        parts: String,
-    },
+    TotalDisagrees { shape: &'static str, total_name: String, total: u64, parts: String },
     #[error(
         "`provider_usage` read as {shape}: `{field}` is {value} and `{other}`, which means the same, is {other_value}"
     )]
-    Disagree {
-        shape: &'static str,
-        field: String,
-        value: u64,
-        other: String,
-        other_value: u64,
-    },
+    Disagree { shape: &'static str, field: String, value: u64, other: String, other_value: u64 },
     #[error("`provider_usage` read as {shape}: `{field}` is `{value}`, a service tier whose price is not known")]
-    UnknownServiceTier {
-        shape: &'static str,
-        field: &'static str,
-        value: String,
-    },
+    UnknownServiceTier { shape: &'static str, field: &'static str, value: String },
     #[error(
         "`provider_usage` read as {shape} has tokens of another model ({model}) in `{field}`; send them as an event of their own"
     )]
-    OtherModel {
-        shape: &'static str,
-        field: String,
-        model: String,
-    },
+    OtherModel { shape: &'static str, field: String, model: String },
 }
 
 impl ProviderUsageError {
@@ -228,22 +184,13 @@ pub fn normalize_provider_usage(provider: &str, model: &str, json: &str) -> Resu
 
 /// The usage in a whole response, or the object itself.
 fn usage_within<'j, 't>(outer: &'j Json<'t>) -> &'j Json<'t> {
-    const KEYS: [&str; 6] = [
-        "usage",
-        "usageMetadata",
-        "usage_metadata",
-        "usage_info",
-        "meta",
-        "amazon-bedrock-invocationMetrics",
-    ];
+    const KEYS: [&str; 6] =
+        ["usage", "usageMetadata", "usage_metadata", "usage_info", "meta", "amazon-bedrock-invocationMetrics"];
     if Shape::ALL.iter().any(|shape| shape.fits(outer)) {
         return outer;
     }
     let inner = KEYS.iter().filter_map(|key| outer.get(key));
-    inner
-        .into_iter()
-        .find(|value| value.members().next().is_some())
-        .unwrap_or(outer)
+    inner.into_iter().find(|value| value.members().next().is_some()).unwrap_or(outer)
 }
 
 fn shape_reader(
@@ -258,11 +205,7 @@ fn shape_reader(
         Shape::Chat => openai::chat(chat_name(family, object), object),
         Shape::Responses => {
             let model = model.to_ascii_lowercase();
-            openai::responses(
-                name,
-                object,
-                model.contains("gpt-image") || model.contains("chatgpt-image"),
-            )
+            openai::responses(name, object, model.contains("gpt-image") || model.contains("chatgpt-image"))
         }
         Shape::Transcription => openai::transcription(name, object),
         Shape::UsageMetadata => google::usage_metadata(name, object),
@@ -278,9 +221,7 @@ fn shape_reader(
 
 /// The tier under a key. `auto` and the like do not say which tier was served.
 fn tier_from(fields: &Fields<'_>, key: &'static str) -> Result<Option<ServiceTier>, ProviderUsageError> {
-    fields
-        .text(key)
-        .map_or(Ok(None), |name| tier_named(fields.shape, key, name))
+    fields.text(key).map_or(Ok(None), |name| tier_named(fields.shape, key, name))
 }
 
 fn tier_named(shape: &'static str, field: &'static str, name: &str) -> Result<Option<ServiceTier>, ProviderUsageError> {
@@ -290,11 +231,7 @@ fn tier_named(shape: &'static str, field: &'static str, name: &str) -> Result<Op
         return Ok(None);
     }
     let tier = ServiceTier::from_name(name);
-    tier.map(Some).ok_or_else(|| ProviderUsageError::UnknownServiceTier {
-        shape,
-        field,
-        value: shown(name),
-    })
+    tier.map(Some).ok_or_else(|| ProviderUsageError::UnknownServiceTier { shape, field, value: shown(name) })
 }
 
 fn shown(text: &str) -> String {
@@ -311,17 +248,8 @@ mod tests {
     use super::*;
     use crate::meter::Meter;
 
-    const NAMES: [&str; 9] = [
-        "anthropic",
-        "openai",
-        "google",
-        "bedrock",
-        "mistral",
-        "deepseek",
-        "xai",
-        "openrouter",
-        "unheard-of",
-    ];
+    const NAMES: [&str; 9] =
+        ["anthropic", "openai", "google", "bedrock", "mistral", "deepseek", "xai", "openrouter", "unheard-of"];
 
     proptest! {
         #[test]

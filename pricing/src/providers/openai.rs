@@ -69,23 +69,13 @@ fn read(fields: &Fields<'_>, names: &Names, makes_images: bool) -> Result<Provid
 
 fn input_side(fields: &Fields<'_>, names: &Names, input: u64) -> Result<Vec<(Meter, u64)>> {
     let of = |keys: &[&str], elsewhere: &[&str]| {
-        fields
-            .detail(names.input_details, keys, elsewhere)
-            .map(Option::unwrap_or_default)
+        fields.detail(names.input_details, keys, elsewhere).map(Option::unwrap_or_default)
     };
     let cached = of(
         &["cached_tokens", "cache_read"],
-        &[
-            "prompt_cache_hit_tokens",
-            "num_cached_tokens",
-            "cached_tokens",
-            "cache_read_input_tokens",
-        ],
+        &["prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens", "cache_read_input_tokens"],
     )?;
-    for key in [
-        "cached_tokens_details.audio_tokens",
-        "cached_tokens_details.image_tokens",
-    ] {
+    for key in ["cached_tokens_details.audio_tokens", "cached_tokens_details.image_tokens"] {
         if of(&[key], &[])? != 0 {
             return Err(ProviderUsageError::NoMeter {
                 shape: fields.shape,
@@ -107,18 +97,12 @@ fn input_side(fields: &Fields<'_>, names: &Names, input: u64) -> Result<Vec<(Met
     ];
     let uncached = fields.rest(names.input, input, &parts)?;
     if let Some(missed) = fields.count("prompt_cache_miss_tokens")? {
-        let total = [
-            ("prompt_cache_hit_tokens", cached),
-            ("prompt_cache_miss_tokens", missed),
-        ];
+        let total = [("prompt_cache_hit_tokens", cached), ("prompt_cache_miss_tokens", missed)];
         if cached + missed != input {
             fields.check_total(names.input, &total)?;
         }
     }
-    fields.known_within(
-        names.input_details,
-        &["text_tokens", "cached_tokens_details.text_tokens"],
-    );
+    fields.known_within(names.input_details, &["text_tokens", "cached_tokens_details.text_tokens"]);
     Ok(vec![
         (Meter::Input, uncached),
         (Meter::CacheRead, cached),
@@ -133,28 +117,12 @@ fn input_side(fields: &Fields<'_>, names: &Names, input: u64) -> Result<Vec<(Met
 /// Tokens written to a cache: for the shorter and for the longer time to live.
 fn cache_writes(fields: &Fields<'_>, names: &Names) -> Result<(u64, u64)> {
     let of = |keys: &[&str], elsewhere: &[&str]| {
-        fields
-            .detail(names.input_details, keys, elsewhere)
-            .map(Option::unwrap_or_default)
+        fields.detail(names.input_details, keys, elsewhere).map(Option::unwrap_or_default)
     };
-    let short = of(
-        &[
-            "cache_creation_token_details.ephemeral_5m_input_tokens",
-            "ephemeral_5m_input_tokens",
-        ],
-        &[],
-    )?;
-    let long = of(
-        &[
-            "cache_creation_token_details.ephemeral_1h_input_tokens",
-            "ephemeral_1h_input_tokens",
-        ],
-        &[],
-    )?;
-    let written = of(
-        &["cache_write_tokens", "cache_creation_tokens", "cache_creation"],
-        &["cache_creation_input_tokens"],
-    )?;
+    let short = of(&["cache_creation_token_details.ephemeral_5m_input_tokens", "ephemeral_5m_input_tokens"], &[])?;
+    let long = of(&["cache_creation_token_details.ephemeral_1h_input_tokens", "ephemeral_1h_input_tokens"], &[])?;
+    let written =
+        of(&["cache_write_tokens", "cache_creation_tokens", "cache_creation"], &["cache_creation_input_tokens"])?;
     match (written, short + long) {
         (written, 0) => Ok((written, 0)),
         (written, split) if written == 0 || written == split => Ok((short, long)),
@@ -175,22 +143,13 @@ fn output_side(
     makes_images: bool,
 ) -> Result<Vec<(Meter, u64)>> {
     let of = |keys: &[&str], elsewhere: &[&str]| {
-        fields
-            .detail(names.output_details, keys, elsewhere)
-            .map(Option::unwrap_or_default)
+        fields.detail(names.output_details, keys, elsewhere).map(Option::unwrap_or_default)
     };
-    let reasoning = of(
-        &["reasoning_tokens", "reasoning", "thinking_tokens"],
-        &["reasoning_tokens"],
-    )?;
+    let reasoning = of(&["reasoning_tokens", "reasoning", "thinking_tokens"], &["reasoning_tokens"])?;
     let audio = of(&["audio_tokens", "audio"], &[])?;
     let mut image = of(&["image_tokens"], &[])?;
     // Predicted tokens are output tokens, the rejected ones too.
-    let contained = [
-        "text_tokens",
-        "accepted_prediction_tokens",
-        "rejected_prediction_tokens",
-    ];
+    let contained = ["text_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"];
     fields.known_within(names.output_details, &contained);
     // The total says whether reasoning stands inside the output or beside it. Without one, the API's own documentation.
     let total = fields.count("total_tokens")?;
@@ -204,11 +163,8 @@ fn output_side(
         None => fields.shape == "xai.chat",
     };
     let inside = if beside { 0 } else { reasoning };
-    let mut visible = fields.rest(
-        names.output,
-        output,
-        &[("reasoning", inside), ("audio", audio), ("image", image)],
-    )?;
+    let mut visible =
+        fields.rest(names.output, output, &[("reasoning", inside), ("audio", audio), ("image", image)])?;
     if makes_images && image == 0 && !fields.has("output_tokens_details.text_tokens") {
         (image, visible) = (visible, 0);
     }
@@ -222,23 +178,15 @@ fn output_side(
 
 /// What ran on the provider's side, and Mistral's audio by its length.
 fn tools(fields: &Fields<'_>) -> Result<Vec<(Meter, u64)>> {
-    let searches = fields.same(&[
-        "server_tool_use.web_search_requests",
-        "server_side_tool_usage_details.web_search_calls",
-    ])?;
+    let searches =
+        fields.same(&["server_tool_use.web_search_requests", "server_side_tool_usage_details.web_search_calls"])?;
     let mut counts = vec![
         (Meter::WebSearchMedium, searches.unwrap_or(0)),
-        (
-            Meter::ToolCalls,
-            fields.count_or_0("server_tool_use_details.tool_calls_executed")?,
-        ),
+        (Meter::ToolCalls, fields.count_or_0("server_tool_use_details.tool_calls_executed")?),
         (Meter::Seconds, fields.count_or_0("prompt_audio_seconds")?),
     ];
     // Sums of, or steps towards, what is counted elsewhere.
-    fields.known(&[
-        "server_tool_use_details.tool_calls_requested",
-        "num_server_side_tools_used",
-    ]);
+    fields.known(&["server_tool_use_details.tool_calls_requested", "num_server_side_tools_used"]);
     // Perplexity searches once a request, and charges by the size of the context.
     match fields.text("search_context_size") {
         Some("low") => counts.push((Meter::WebSearchLow, 1)),

@@ -93,12 +93,7 @@ fn shows_messages(object: &Json<'_>) -> bool {
 }
 
 fn shows_responses(object: &Json<'_>) -> bool {
-    const KEYS: [&str; 4] = [
-        "total_tokens",
-        "input_tokens_details",
-        "input_token_details",
-        "output_token_details",
-    ];
+    const KEYS: [&str; 4] = ["total_tokens", "input_tokens_details", "input_token_details", "output_token_details"];
     let details = object.get("output_tokens_details");
     KEYS.iter().any(|key| object.get(key).is_some())
         || details.is_some_and(|details| details.get("reasoning_tokens").is_some())
@@ -124,14 +119,7 @@ const FAMILIES: [Family; 12] = [
         shapes: &[Shape::Chat, Shape::Responses, Shape::Transcription],
     },
     Family {
-        names: &[
-            "azure",
-            "azure_openai",
-            "azure_ai",
-            "azure_ai_foundry",
-            "az_ai_openai",
-            "azure_ai_openai",
-        ],
+        names: &["azure", "azure_openai", "azure_ai", "azure_ai_foundry", "az_ai_openai", "azure_ai_openai"],
         chat: "openai.chat",
         shapes: &[Shape::Chat, Shape::Responses, Shape::Messages, Shape::Transcription],
     },
@@ -185,11 +173,7 @@ const FAMILIES: [Family; 12] = [
         chat: "mistral.chat",
         shapes: &[Shape::Chat, Shape::Pages],
     },
-    Family {
-        names: &["cohere", "cohere_chat"],
-        chat: "openai.chat",
-        shapes: &[Shape::BilledUnits, Shape::Chat],
-    },
+    Family { names: &["cohere", "cohere_chat"], chat: "openai.chat", shapes: &[Shape::BilledUnits, Shape::Chat] },
     Family {
         names: &["deepseek", "deep_seek"],
         chat: "deepseek.chat",
@@ -231,16 +215,8 @@ pub(super) fn recognise(
     let known = family.map_or(&Shape::ALL[..], |family| family.shapes);
     let fitting: Vec<Shape> = known.iter().copied().filter(|shape| shape.fits(object)).collect();
     let keys = || {
-        let keys: Vec<String> = object
-            .members()
-            .take(12)
-            .map(|(key, _)| format!("`{}`", shown(key)))
-            .collect();
-        if keys.is_empty() {
-            "none".to_owned()
-        } else {
-            keys.join(", ")
-        }
+        let keys: Vec<String> = object.members().take(12).map(|(key, _)| format!("`{}`", shown(key))).collect();
+        if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
     };
     match fitting.as_slice() {
         [] => {
@@ -257,20 +233,12 @@ pub(super) fn recognise(
         [shape] => Ok(*shape),
         // Both read it alike; only the name of the shape differs.
         [Shape::Messages, Shape::Responses] | [Shape::Responses, Shape::Messages] => {
-            Ok(if model.to_ascii_lowercase().contains("claude") {
-                Shape::Messages
-            } else {
-                fitting[0]
-            })
+            Ok(if model.to_ascii_lowercase().contains("claude") { Shape::Messages } else { fitting[0] })
         }
         [shape, ..] if family.is_some() => Ok(*shape),
         several => Err(ProviderUsageError::AmbiguousShape {
             keys: keys(),
-            candidates: several
-                .iter()
-                .map(|shape| shape.described().0)
-                .collect::<Vec<_>>()
-                .join(", "),
+            candidates: several.iter().map(|shape| shape.described().0).collect::<Vec<_>>().join(", "),
         }),
     }
 }

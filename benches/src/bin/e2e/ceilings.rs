@@ -76,12 +76,7 @@ pub fn measure(swarm: &Swarm) -> Result<Ceilings> {
         bytes = black_box(encode(&rows).during("writing Parquet")?).len();
         Ok(rows.batch.num_rows() as u64)
     })?;
-    Ok(Ceilings {
-        decode,
-        fold,
-        parquet,
-        bytes_per_row: bytes as f64 / rows.batch.num_rows() as f64,
-    })
+    Ok(Ceilings { decode, fold, parquet, bytes_per_row: bytes as f64 / rows.batch.num_rows() as f64 })
 }
 
 /// Runs `once`, which answers how many events it worked on, until there is enough to measure.
@@ -93,18 +88,11 @@ fn repeat(mut once: impl FnMut() -> Result<u64>) -> Result<Rate> {
     while began.elapsed() < MEASURE_MIN {
         events += once()?;
     }
-    Ok(Rate {
-        events,
-        wall_s: began.elapsed().as_secs_f64(),
-        cpu_s: this_thread_cpu_s()? - cpu_s,
-    })
+    Ok(Rate { events, wall_s: began.elapsed().as_secs_f64(), cpu_s: this_thread_cpu_s()? - cpu_s })
 }
 
 fn topic_partition() -> TopicPartition {
-    TopicPartition {
-        topic: "events".into(),
-        partition: 0,
-    }
+    TopicPartition { topic: "events".into(), partition: 0 }
 }
 
 fn batches(swarm: &Swarm) -> Vec<Batch> {
@@ -123,21 +111,9 @@ fn batches(swarm: &Swarm) -> Vec<Batch> {
         for slot in from..to {
             swarm.write(slot, &mut line, &mut key);
             let (key, value) = (Some(append(&key)), append(&line));
-            records.push(RecordRef {
-                offset: slot as i64,
-                timestamp_ms: 0,
-                key,
-                value,
-                headers: Vec::new(),
-            });
+            records.push(RecordRef { offset: slot as i64, timestamp_ms: 0, key, value, headers: Vec::new() });
         }
-        batches.push(Batch {
-            at: topic_partition(),
-            from: from as i64,
-            to: to as i64,
-            records,
-            arena,
-        });
+        batches.push(Batch { at: topic_partition(), from: from as i64, to: to as i64, records, arena });
     }
     batches
 }
@@ -147,9 +123,7 @@ fn fold(batches: &[Batch], book: &Arc<Book>) -> Result<Epoch> {
     let config = costhelm::config::Config::default();
     let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     let mut folder = Folder::new(
-        TimeRules {
-            future_skew_us: micros(config.time.future_skew),
-        },
+        TimeRules { future_skew_us: micros(config.time.future_skew) },
         book.clone(),
         Arc::new([]),
         [],

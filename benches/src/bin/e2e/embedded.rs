@@ -23,21 +23,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const REFUSED_MAX: Duration = Duration::from_secs(30);
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .during("a runtime")
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().during("a runtime")
 }
 
 async fn open(data: &Path) -> Result<EmbeddedBus> {
-    let options = EmbeddedOptions {
-        partitions_default: u32::from(PARTITIONS),
-        ..EmbeddedOptions::default()
-    };
-    EmbeddedBus::open(data.join("bus.db"), options)
-        .await
-        .during("the embedded log")
+    let options = EmbeddedOptions { partitions_default: u32::from(PARTITIONS), ..EmbeddedOptions::default() };
+    EmbeddedBus::open(data.join("bus.db"), options).await.during("the embedded log")
 }
 
 /// Writes the whole stream into the log of a data directory that no engine uses yet; answers its bytes.
@@ -55,12 +46,7 @@ pub fn preload(data: &Path, topic: &str, swarm: &Swarm) -> Result<u64> {
                 swarm.write(slot, &mut line, &mut key);
                 bytes += line.len() as u64;
                 let (key, value) = (Some(key.clone()), Some(line.clone()));
-                records.push(NewRecord {
-                    topic: topic.to_owned(),
-                    key,
-                    value,
-                    headers: Vec::new(),
-                });
+                records.push(NewRecord { topic: topic.to_owned(), key, value, headers: Vec::new() });
             }
             for result in bus.append(records).await {
                 result.during("appending to the embedded log")?;
@@ -97,9 +83,7 @@ pub fn consume_only(data: &Path, topic: &str, events: u64) -> Result<Rate> {
             revoke_wait: Duration::from_secs(1),
         };
         let (began, cpu_s) = (Instant::now(), machine::process_cpu_s(std::process::id())?);
-        let mut subscription = bus
-            .subscribe(options, Arc::new(FromTheBeginning))
-            .during("reading the embedded log")?;
+        let mut subscription = bus.subscribe(options, Arc::new(FromTheBeginning)).during("reading the embedded log")?;
         let mut seen = 0;
         while seen < events {
             match tokio::time::timeout(PAUSE_MAX, subscription.events.recv()).await {
@@ -110,11 +94,7 @@ pub fn consume_only(data: &Path, topic: &str, events: u64) -> Result<Rate> {
             }
         }
         let wall_s = began.elapsed().as_secs_f64();
-        Ok(Rate {
-            events,
-            wall_s,
-            cpu_s: machine::process_cpu_s(std::process::id())? - cpu_s,
-        })
+        Ok(Rate { events, wall_s, cpu_s: machine::process_cpu_s(std::process::id())? - cpu_s })
     });
     // The reader lets go of its lock when its task ends, which the engine that comes next must find done.
     runtime.shutdown_timeout(Duration::from_secs(5));
@@ -129,10 +109,7 @@ pub struct Poster {
 
 impl Poster {
     pub fn new(address: std::net::SocketAddr) -> Poster {
-        Poster {
-            http: engine::http(),
-            url: format!("http://{address}/v1/events"),
-        }
+        Poster { http: engine::http(), url: format!("http://{address}/v1/events") }
     }
 
     /// Returns once the events are durable. What the engine has no room for now is sent again; repeats of what it took the
@@ -162,13 +139,7 @@ pub fn wait_for_throttle(
     let url = format!("http://{address}/v1/throttle?project_id={project}");
     let began = Instant::now();
     loop {
-        let text = http
-            .get(&url)
-            .call()
-            .during(&url)?
-            .body_mut()
-            .read_to_string()
-            .during(&url)?;
+        let text = http.get(&url).call().during(&url)?.body_mut().read_to_string().during(&url)?;
         let at = Instant::now();
         let answer: serde_json::Value = serde_json::from_str(&text).during(&url)?;
         if answer["level"] == "critical" {

@@ -34,10 +34,7 @@ pub struct Site {
 impl Site {
     /// `topics` begins the names of all topics and of the consumer group. `budgets` is TOML.
     pub fn new(binary: &Path, bus: &BusChoice, topics: &str, budgets: &str) -> Result<Site> {
-        let folder = tempfile::Builder::new()
-            .prefix("costhelm-e2e-")
-            .tempdir()
-            .during("a temporary folder")?;
+        let folder = tempfile::Builder::new().prefix("costhelm-e2e-").tempdir().during("a temporary folder")?;
         let listener = TcpListener::bind("127.0.0.1:0").during("a free port")?;
         let address = listener.local_addr().during("a free port")?;
         let (kind, brokers) = match bus {
@@ -57,11 +54,7 @@ impl Site {
         }
         let _ = write!(config, "\n[http]\nlisten = \"{address}\"\n\n{budgets}");
         fs::write(folder.path().join("costhelm.toml"), config).during("the configuration")?;
-        Ok(Site {
-            folder,
-            binary: binary.to_owned(),
-            address,
-        })
+        Ok(Site { folder, binary: binary.to_owned(), address })
     }
 
     pub fn data(&self) -> PathBuf {
@@ -70,9 +63,7 @@ impl Site {
 
     fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(&self.binary);
-        command
-            .args([subcommand, "--config"])
-            .arg(self.folder.path().join("costhelm.toml"));
+        command.args([subcommand, "--config"]).arg(self.folder.path().join("costhelm.toml"));
         // What happens to be set around us must not change what is measured.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("COSTHELM_")) {
             command.env_remove(name);
@@ -91,23 +82,14 @@ impl Site {
             .stderr(file)
             .spawn()
             .during(format!("cannot start {}", self.binary.display()))?;
-        let mut engine = Engine {
-            child,
-            http: http(),
-            address: self.address,
-            log,
-            started,
-        };
+        let mut engine = Engine { child, http: http(), address: self.address, log, started };
         loop {
             if engine.get("/healthz").is_ok() {
                 return Ok(engine);
             }
             engine.check()?;
             if started.elapsed() > READY_MAX {
-                return failure(format!(
-                    "the engine does not answer after {READY_MAX:?}:\n{}",
-                    engine.log_tail()
-                ));
+                return failure(format!("the engine does not answer after {READY_MAX:?}:\n{}", engine.log_tail()));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -119,15 +101,9 @@ impl Site {
         let output = self.command("audit").arg("--json").output().during("costhelm audit")?;
         let report = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
-            return failure(format!(
-                "the audit does not hold: {report}{}",
-                String::from_utf8_lossy(&output.stderr)
-            ));
+            return failure(format!("the audit does not hold: {report}{}", String::from_utf8_lossy(&output.stderr)));
         }
-        Ok((
-            serde_json::from_str(&report).during("the audit's report")?,
-            started.elapsed(),
-        ))
+        Ok((serde_json::from_str(&report).during("the audit's report")?, started.elapsed()))
     }
 }
 
@@ -148,10 +124,7 @@ pub struct Metrics(HashMap<String, f64>);
 
 impl Metrics {
     pub fn get(&self, name: &str) -> Result<f64> {
-        self.0
-            .get(name)
-            .copied()
-            .ok_or_else(|| Failure(format!("/metrics has no `{name}`")))
+        self.0.get(name).copied().ok_or_else(|| Failure(format!("/metrics has no `{name}`")))
     }
 
     /// For counters of things.
@@ -175,17 +148,8 @@ impl Engine {
     }
 
     pub fn get(&self, path: &str) -> Result<String> {
-        let mut response = self
-            .http
-            .get(format!("http://{}{path}", self.address))
-            .call()
-            .during(path)?;
-        let text = response
-            .body_mut()
-            .with_config()
-            .limit(256 << 20)
-            .read_to_string()
-            .during(path)?;
+        let mut response = self.http.get(format!("http://{}{path}", self.address)).call().during(path)?;
+        let text = response.body_mut().with_config().limit(256 << 20).read_to_string().during(path)?;
         if !response.status().is_success() {
             return failure(format!("{path} answered {}: {text}", response.status()));
         }
@@ -223,10 +187,7 @@ impl Engine {
     pub fn stop(mut self) -> Result<Duration> {
         let started = Instant::now();
         let pid = self.pid().to_string();
-        let sent = Command::new("kill")
-            .args(["-s", "TERM", &pid])
-            .status()
-            .during("kill")?;
+        let sent = Command::new("kill").args(["-s", "TERM", &pid]).status().during("kill")?;
         if !sent.success() {
             return failure(format!("kill -s TERM {pid}: {sent}"));
         }
@@ -239,10 +200,7 @@ impl Engine {
                 };
             }
             if started.elapsed() > STOP_MAX {
-                return failure(format!(
-                    "the engine does not stop within {STOP_MAX:?}:\n{}",
-                    self.log_tail()
-                ));
+                return failure(format!("the engine does not stop within {STOP_MAX:?}:\n{}", self.log_tail()));
             }
             thread::sleep(Duration::from_millis(5));
         }

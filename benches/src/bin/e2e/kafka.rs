@@ -33,34 +33,23 @@ pub struct Topics {
 
 impl Topics {
     pub fn create(brokers: &str, prefix: &str) -> Result<Topics> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .during("a runtime")?;
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .create()
-            .during("a Kafka admin client")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().during("a runtime")?;
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", brokers).create().during("a Kafka admin client")?;
         let mut wanted = vec![(format!("{prefix}.events"), i32::from(PARTITIONS))];
         wanted.extend(OUT_TOPICS.map(|name| (format!("{prefix}.{name}"), 1)));
         let new: Vec<_> = wanted
             .iter()
             .map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)))
             .collect();
-        let options = AdminOptions::new()
-            .request_timeout(Some(ANSWER_MAX))
-            .operation_timeout(Some(ANSWER_MAX));
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX)).operation_timeout(Some(ANSWER_MAX));
         let created = runtime
             .block_on(admin.create_topics(&new, &options))
             .during(format!("cannot create topics at {brokers}"))?;
         for result in created {
             result.map_err(|(name, code)| Failure(format!("topic {name} was not created: {code}")))?;
         }
-        Ok(Topics {
-            admin,
-            runtime,
-            names: wanted.into_iter().map(|(name, _)| name).collect(),
-        })
+        Ok(Topics { admin, runtime, names: wanted.into_iter().map(|(name, _)| name).collect() })
     }
 }
 
@@ -90,8 +79,7 @@ fn reader(brokers: &str, topic: &str, partitions: i32) -> Result<BaseConsumer> {
         .during("a Kafka consumer")?;
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions {
-        list.add_partition_offset(topic, partition, Offset::Beginning)
-            .during(topic)?;
+        list.add_partition_offset(topic, partition, Offset::Beginning).during(topic)?;
     }
     consumer.assign(&list).during(topic)?;
     Ok(consumer)
@@ -119,9 +107,7 @@ pub fn consume_only(brokers: &str, prefix: &str, events: u64) -> Result<Rate> {
             }
             Some(Err(error)) => return failure(format!("{topic}: {error}")),
             None if last.elapsed() > PAUSE_MAX => {
-                return failure(format!(
-                    "{topic}: {seen} of {events} records came, then none for {PAUSE_MAX:?}"
-                ));
+                return failure(format!("{topic}: {seen} of {events} records came, then none for {PAUSE_MAX:?}"));
             }
             None => {}
         }
@@ -131,11 +117,7 @@ pub fn consume_only(brokers: &str, prefix: &str, events: u64) -> Result<Rate> {
         return failure(format!("{topic} is empty"));
     };
     let wall_s = began.elapsed().as_secs_f64();
-    Ok(Rate {
-        events,
-        wall_s,
-        cpu_s: machine::process_cpu_s(std::process::id())? - cpu_s,
-    })
+    Ok(Rate { events, wall_s, cpu_s: machine::process_cpu_s(std::process::id())? - cpu_s })
 }
 
 /// Sends one record at a time, at once.
@@ -152,17 +134,12 @@ impl Trigger {
             .set("linger.ms", "0")
             .create()
             .during("a Kafka producer")?;
-        Ok(Trigger {
-            producer,
-            topic: format!("{prefix}.events"),
-        })
+        Ok(Trigger { producer, topic: format!("{prefix}.events") })
     }
 
     pub fn send(&self, key: &str, event: &str) -> Result<()> {
         let record = BaseRecord::to(&self.topic).key(key).payload(event);
-        self.producer
-            .send(record)
-            .map_err(|(error, _)| Failure(format!("{}: {error}", self.topic)))
+        self.producer.send(record).map_err(|(error, _)| Failure(format!("{}: {error}", self.topic)))
     }
 }
 

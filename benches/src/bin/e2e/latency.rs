@@ -89,13 +89,7 @@ impl Quantiles {
         millis.sort_by(f64::total_cmp);
         let max = *millis.last()?;
         let rank = |percent: usize| millis[(millis.len() * percent).div_ceil(100).max(1) - 1];
-        Some(Quantiles {
-            count: millis.len(),
-            p50: rank(50),
-            p90: rank(90),
-            p99: rank(99),
-            max,
-        })
+        Some(Quantiles { count: millis.len(), p50: rank(50), p90: rank(90), p99: rank(99), max })
     }
 }
 
@@ -117,10 +111,7 @@ fn budgets(crossings: usize) -> String {
     toml
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "throttles are about the present: a trigger must happen now"
-)]
+#[allow(clippy::disallowed_methods, reason = "throttles are about the present: a trigger must happen now")]
 fn now() -> DateTime<Utc> {
     Utc::now()
 }
@@ -256,11 +247,7 @@ struct Schedule {
 impl Schedule {
     fn new(plan: &Plan) -> Schedule {
         let gap_us = plan.gap.as_micros() as u64;
-        Schedule {
-            random: Random::new(plan.seed, 1_000, 0),
-            next: Instant::now() + WARM_UP,
-            gap_us,
-        }
+        Schedule { random: Random::new(plan.seed, 1_000, 0), next: Instant::now() + WARM_UP, gap_us }
     }
 
     fn wait(&mut self) {
@@ -279,11 +266,7 @@ struct BacklogWatch {
 
 impl BacklogWatch {
     fn new(before: u64) -> BacklogWatch {
-        BacklogWatch {
-            next: Instant::now() + WARM_UP,
-            before,
-            max: 0,
-        }
+        BacklogWatch { next: Instant::now() + WARM_UP, before, max: 0 }
     }
 
     fn look(&mut self, engine: &mut Engine, sent: &AtomicU64) -> Result<()> {
@@ -347,9 +330,7 @@ fn cross_over_kafka(
                 };
                 let (at, at_us) = sent[number];
                 crossed.to_throttle_ms.push(millis(arrival.at - at));
-                crossed
-                    .to_issue_ms
-                    .extend(arrival.issued_us.map(|issued_us| (issued_us - at_us) as f64 / 1e3));
+                crossed.to_issue_ms.extend(arrival.issued_us.map(|issued_us| (issued_us - at_us) as f64 / 1e3));
             }
             Ok(crossed)
         };
@@ -497,16 +478,7 @@ mod tests {
     #[test]
     fn quantiles_are_values_that_were_measured() {
         let quantiles = Quantiles::of((1..=200).rev().map(f64::from).collect());
-        assert_eq!(
-            quantiles,
-            Some(Quantiles {
-                count: 200,
-                p50: 100.0,
-                p90: 180.0,
-                p99: 198.0,
-                max: 200.0
-            })
-        );
+        assert_eq!(quantiles, Some(Quantiles { count: 200, p50: 100.0, p90: 180.0, p99: 198.0, max: 200.0 }));
         assert_eq!(Quantiles::of(vec![7.0]).map(|one| (one.p50, one.p99)), Some((7.0, 7.0)));
         assert_eq!(Quantiles::of(Vec::new()), None);
     }

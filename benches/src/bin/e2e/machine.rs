@@ -28,9 +28,7 @@ fn stat(text: &str) -> Option<(String, f64)> {
 /// Processor seconds of a process so far.
 pub fn process_cpu_s(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
-    stat(&read(&path)?)
-        .map(|(_, seconds)| seconds)
-        .ok_or_else(|| Failure(format!("{path} is not as expected")))
+    stat(&read(&path)?).map(|(_, seconds)| seconds).ok_or_else(|| Failure(format!("{path} is not as expected")))
 }
 
 /// Processor seconds of each living thread, the busiest first.
@@ -38,9 +36,7 @@ pub fn threads_cpu_s(pid: u32) -> Result<Vec<(String, f64)>> {
     let path = format!("/proc/{pid}/task");
     let tasks = fs::read_dir(&path).map_err(|error| Failure(format!("{path}: {error}")))?;
     // A thread may end while we look.
-    let texts = tasks
-        .flatten()
-        .filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    let texts = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
     let mut threads: Vec<_> = texts.filter_map(|text| stat(&text)).collect();
     threads.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     Ok(threads)
@@ -50,27 +46,15 @@ pub fn threads_cpu_s(pid: u32) -> Result<Vec<(String, f64)>> {
 pub fn peak_memory_bytes(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = read(&path)?;
-    let peak = text.lines().find_map(|line| {
-        line.strip_prefix("VmHWM:")?
-            .split_ascii_whitespace()
-            .next()?
-            .parse()
-            .ok()
-    });
-    peak.map(|kib: u64| kib * 1024)
-        .ok_or_else(|| Failure(format!("{path} has no VmHWM")))
+    let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_ascii_whitespace().next()?.parse().ok());
+    peak.map(|kib: u64| kib * 1024).ok_or_else(|| Failure(format!("{path} has no VmHWM")))
 }
 
 /// Processor seconds of this thread so far.
 pub fn this_thread_cpu_s() -> Result<f64> {
     let path = "/proc/thread-self/schedstat";
-    let nanos = read(path)?
-        .split_ascii_whitespace()
-        .next()
-        .and_then(|text| text.parse::<u64>().ok());
-    nanos
-        .map(|nanos| nanos as f64 / 1e9)
-        .ok_or_else(|| Failure(format!("{path} is not as expected")))
+    let nanos = read(path)?.split_ascii_whitespace().next().and_then(|text| text.parse::<u64>().ok());
+    nanos.map(|nanos| nanos as f64 / 1e9).ok_or_else(|| Failure(format!("{path} is not as expected")))
 }
 
 /// Processor seconds that all processors together have been busy since the start of the machine.
@@ -104,10 +88,7 @@ pub struct Stretch {
 
 impl Stretch {
     pub fn begin() -> Result<Stretch> {
-        Ok(Stretch {
-            began: Instant::now(),
-            busy_s: machine_busy_s()?,
-        })
+        Ok(Stretch { began: Instant::now(), busy_s: machine_busy_s()? })
     }
 
     pub fn elapsed(&self) -> Duration {

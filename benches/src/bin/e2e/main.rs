@@ -117,12 +117,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     })
     .during("the events")?;
 
-    println!(
-        "{} with {} processors, seed {}",
-        binary.display(),
-        machine::processors(),
-        arguments.seed
-    );
+    println!("{} with {} processors, seed {}", binary.display(), machine::processors(), arguments.seed);
     let ceilings = ceilings::measure(&swarm)?;
     report::print_ceilings(&ceilings);
     let mut reports = Vec::new();
@@ -142,11 +137,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 Some(latency::measure(&binary, &bus, &format!("{prefix}-crossings"), &plan).during(name)?)
             }
         };
-        let report = BusReport {
-            name,
-            throughput,
-            latency,
-        };
+        let report = BusReport { name, throughput, latency };
         report::print_bus(&report, &ceilings);
         reports.push(report);
     }
@@ -160,28 +151,21 @@ fn run(arguments: &Arguments) -> Result<()> {
 fn binary(arguments: &Arguments) -> Result<PathBuf> {
     let path = match &arguments.costhelm {
         Some(path) => path.clone(),
-        None => std::env::current_exe()
-            .during("this program's own path")?
-            .with_file_name("costhelm"),
+        None => std::env::current_exe().during("this program's own path")?.with_file_name("costhelm"),
     };
     // Looked for before minutes of preloading.
     if path.is_file() {
         Ok(path)
     } else {
-        failure(format!(
-            "{} is not there; build it, or say where with --costhelm",
-            path.display()
-        ))
+        failure(format!("{} is not there; build it, or say where with --costhelm", path.display()))
     }
 }
 
 fn buses(arguments: &Arguments) -> Result<Vec<(&'static str, BusChoice)>> {
     let mut buses = Vec::new();
     if arguments.bus != Buses::Embedded {
-        let brokers = arguments
-            .brokers
-            .clone()
-            .ok_or_else(|| Failure("--brokers is needed to measure Kafka".into()))?;
+        let brokers =
+            arguments.brokers.clone().ok_or_else(|| Failure("--brokers is needed to measure Kafka".into()))?;
         buses.push(("kafka", BusChoice::Kafka { brokers }));
     }
     if arguments.bus != Buses::Kafka {

@@ -43,11 +43,7 @@ fn mebibytes(bytes: u64) -> String {
 }
 
 fn rate(rate: &Rate) -> String {
-    format!(
-        "{} events/s, {:.2} µs of processor time an event",
-        count(rate.per_s()),
-        rate.cpu_us()
-    )
+    format!("{} events/s, {:.2} µs of processor time an event", count(rate.per_s()), rate.cpu_us())
 }
 
 pub fn print_ceilings(ceilings: &Ceilings) {
@@ -59,11 +55,7 @@ pub fn print_ceilings(ceilings: &Ceilings) {
 }
 
 pub fn print_bus(report: &BusReport, ceilings: &Ceilings) {
-    let BusReport {
-        name,
-        throughput: t,
-        latency,
-    } = report;
+    let BusReport { name, throughput: t, latency } = report;
     heading(&format!(
         "{name}: {} preloaded events of {:.0} bytes, exactly-once on",
         count(t.events as f64),
@@ -72,30 +64,14 @@ pub fn print_bus(report: &BusReport, ceilings: &Ceilings) {
     row("events/s, first to last commit", count(t.events_per_s));
     row(
         "  measured over",
-        format!(
-            "{:.2} s, without the {} events of the first commit",
-            t.first_to_last_s,
-            count(t.first_events as f64)
-        ),
+        format!("{:.2} s, without the {} events of the first commit", t.first_to_last_s, count(t.first_events as f64)),
     );
-    row(
-        "events/s, all, from the process's start",
-        count(t.events_per_s_from_start),
-    );
-    row(
-        "process start to ready / to the first commit",
-        format!("{:.2} s / {:.2} s", t.up_s, t.first_commit_s),
-    );
+    row("events/s, all, from the process's start", count(t.events_per_s_from_start));
+    row("process start to ready / to the first commit", format!("{:.2} s / {:.2} s", t.up_s, t.first_commit_s));
     row("peak memory", mebibytes(t.peak_memory_bytes));
-    row(
-        "processor time",
-        format!("{:.2} s, {:.2} µs an event", t.cpu_s, t.cpu_us()),
-    );
+    row("processor time", format!("{:.2} s, {:.2} µs an event", t.cpu_s, t.cpu_us()));
     for (thread, cpu_s) in t.threads.iter().take(THREADS_SHOWN) {
-        row(
-            &format!("  thread {thread}"),
-            format!("{cpu_s:.2} s, {:.0} %", cpu_s / t.cpu_s * 100.0),
-        );
+        row(&format!("  thread {thread}"), format!("{cpu_s:.2} s, {:.0} %", cpu_s / t.cpu_s * 100.0));
     }
     row(
         "processor time of everybody else meanwhile",
@@ -111,24 +87,13 @@ pub fn print_bus(report: &BusReport, ceilings: &Ceilings) {
             t.bytes_per_row()
         ),
     );
-    row(
-        "duplicates / in quarantine",
-        format!("{} / {}", count(t.duplicates as f64), count(t.quarantined as f64)),
-    );
+    row("duplicates / in quarantine", format!("{} / {}", count(t.duplicates as f64), count(t.quarantined as f64)));
     row(
         "commits, mean",
-        format!(
-            "{}: files {:.1} ms, transaction {:.1} ms",
-            t.commits,
-            t.stage_s * 1e3,
-            t.transaction_s * 1e3
-        ),
+        format!("{}: files {:.1} ms, transaction {:.1} ms", t.commits, t.stage_s * 1e3, t.transaction_s * 1e3),
     );
     row("SIGTERM to exit", format!("{:.2} s", t.drain_s));
-    row(
-        "audit",
-        format!("holds ({:.2} s); total {} USD", t.audit_s, t.total_cost_usd),
-    );
+    row("audit", format!("holds ({:.2} s); total {} USD", t.audit_s, t.total_cost_usd));
     row("preloading took", format!("{:.1} s", t.preload_s));
 
     heading(&format!("{name}: compared with the ceilings of this run"));
@@ -139,10 +104,7 @@ pub fn print_bus(report: &BusReport, ceilings: &Ceilings) {
         ("of fold only, one core", &ceilings.fold),
         ("of Parquet write only, one core", &ceilings.parquet),
     ] {
-        row(
-            &format!("events/s {what}"),
-            format!("{:.0} %", t.events_per_s / ceiling.per_s() * 100.0),
-        );
+        row(&format!("events/s {what}"), format!("{:.0} %", t.events_per_s / ceiling.per_s() * 100.0));
     }
     let stages = t.consume_only.cpu_us() + ceilings.fold.cpu_us() + ceilings.parquet.cpu_us();
     row(
@@ -153,10 +115,7 @@ pub fn print_bus(report: &BusReport, ceilings: &Ceilings) {
     let Some(l) = latency else { return };
     heading(&format!("{name}: event to throttle at half load"));
     if let Some(ingest) = l.ingest_per_s {
-        row(
-            "POST /v1/events alone, to committed",
-            format!("{} events/s", count(ingest)),
-        );
+        row("POST /v1/events alone, to committed", format!("{} events/s", count(ingest)));
     }
     row(
         "load",
@@ -165,17 +124,10 @@ pub fn print_bus(report: &BusReport, ceilings: &Ceilings) {
             count(l.sent_per_s),
             count(l.wanted_per_s),
             count(l.backlog_max as f64),
-            if l.at_half_load {
-                ""
-            } else {
-                "; NOT at half load: the engine or the load fell behind"
-            }
+            if l.at_half_load { "" } else { "; NOT at half load: the engine or the load fell behind" }
         ),
     );
-    row(
-        &format!("event to throttle, {} crossings", l.to_throttle.count),
-        quantiles(&l.to_throttle),
-    );
+    row(&format!("event to throttle, {} crossings", l.to_throttle.count), quantiles(&l.to_throttle));
     if let Some(to_issue) = &l.to_issue {
         row("  of it: event to command issued", quantiles(to_issue));
     }
@@ -187,10 +139,7 @@ pub fn print_bus(report: &BusReport, ceilings: &Ceilings) {
 }
 
 fn quantiles(q: &Quantiles) -> String {
-    format!(
-        "p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
-        q.p50, q.p90, q.p99, q.max
-    )
+    format!("p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, max {:.1} ms", q.p50, q.p90, q.p99, q.max)
 }
 
 fn rate_json(rate: &Rate) -> Value {
@@ -216,11 +165,7 @@ pub fn json(ceilings: &Ceilings, buses: &[BusReport]) -> Value {
 
 fn bus_json(report: &BusReport) -> Value {
     let t = &report.throughput;
-    let threads: Vec<_> = t
-        .threads
-        .iter()
-        .map(|(name, cpu_s)| json!({"name": name, "cpu_s": cpu_s}))
-        .collect();
+    let threads: Vec<_> = t.threads.iter().map(|(name, cpu_s)| json!({"name": name, "cpu_s": cpu_s})).collect();
     json!({
         "bus": report.name,
         "events": t.events,
@@ -273,9 +218,6 @@ mod tests {
 
     #[test]
     fn numbers_have_separators_between_thousands() {
-        assert_eq!(
-            [0.0, 999.0, 1_000.4, 1_234_567.0].map(count),
-            ["0", "999", "1,000", "1,234,567"]
-        );
+        assert_eq!([0.0, 999.0, 1_000.4, 1_234_567.0].map(count), ["0", "999", "1,000", "1,234,567"]);
     }
 }

@@ -105,10 +105,7 @@ pub fn measure(binary: &Path, bus: &BusChoice, prefix: &str, swarm: &Swarm) -> R
 
     let ledger_rows = metrics.count("costhelm_ledger_rows_total")?;
     if report["ledger_rows"].as_u64() != Some(ledger_rows) {
-        return failure(format!(
-            "the audit counts {} ledger rows, the metrics {ledger_rows}",
-            report["ledger_rows"]
-        ));
+        return failure(format!("the audit counts {} ledger rows, the metrics {ledger_rows}", report["ledger_rows"]));
     }
     let (ledger_files, ledger_bytes) = sizes(&site.data().join("ledger"))?;
     let first_to_last_s = (last_at - first_at).as_secs_f64();
@@ -180,11 +177,7 @@ fn wait_for_all(engine: &mut Engine, events: u64) -> Result<(Instant, u64, Insta
             }
             Some((at, seen)) => {
                 let rate = (committed - seen) as f64 / (now - at).as_secs_f64();
-                let left_s = if rate > 0.0 {
-                    (events - committed) as f64 / rate
-                } else {
-                    1.0
-                };
+                let left_s = if rate > 0.0 { (events - committed) as f64 / rate } else { 1.0 };
                 Duration::from_secs_f64((left_s / 4.0).clamp(0.01, 0.5))
             }
         };

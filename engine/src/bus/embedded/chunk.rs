@@ -31,8 +31,7 @@ impl ChunkBuilder {
         let optional_len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, |b| b.len() as u32 + 1);
         self.body.extend_from_slice(&optional_len(&record.key).to_le_bytes());
         self.body.extend_from_slice(&optional_len(&record.value).to_le_bytes());
-        self.body
-            .extend_from_slice(&(record.headers.len() as u16).to_le_bytes());
+        self.body.extend_from_slice(&(record.headers.len() as u16).to_le_bytes());
         self.body.extend_from_slice(record.key.as_deref().unwrap_or_default());
         self.body.extend_from_slice(record.value.as_deref().unwrap_or_default());
         for (name, value) in &record.headers {
@@ -99,17 +98,10 @@ pub(super) fn unpack(
 ) -> Result<i64, DamagedChunk> {
     let mut cursor = Cursor { body, at: 0 };
     let mut offset = place.from;
-    let damaged = |offset, what| DamagedChunk {
-        from: place.from,
-        to: place.to,
-        offset,
-        what,
-    };
+    let damaged = |offset, what| DamagedChunk { from: place.from, to: place.to, offset, what };
     let ends_early = |offset| damaged(offset, "the chunk ends within it");
     while offset < start.min(place.to) {
-        cursor
-            .record(offset, place.timestamp_ms)
-            .ok_or_else(|| ends_early(offset))?;
+        cursor.record(offset, place.timestamp_ms).ok_or_else(|| ends_early(offset))?;
         offset += 1;
     }
     let first = cursor.at;
@@ -120,12 +112,8 @@ pub(super) fn unpack(
         if taken > 0 && (taken >= room.records || cursor.at - first >= room.bytes) {
             break;
         }
-        let mut record = cursor
-            .record(offset, place.timestamp_ms)
-            .ok_or_else(|| ends_early(offset))?;
-        record
-            .shift(first, arena_before)
-            .ok_or_else(|| damaged(offset, "the batch is larger than 4 GiB"))?;
+        let mut record = cursor.record(offset, place.timestamp_ms).ok_or_else(|| ends_early(offset))?;
+        record.shift(first, arena_before).ok_or_else(|| damaged(offset, "the batch is larger than 4 GiB"))?;
         records.push(record);
         offset += 1;
     }
@@ -160,13 +148,7 @@ impl Cursor<'_> {
             let value_len = u32::from_le_bytes([head[2], head[3], head[4], head[5]]);
             headers.push((self.take(u32::from(name_len))?, self.take(value_len)?));
         }
-        Some(RecordRef {
-            offset,
-            timestamp_ms,
-            key,
-            value,
-            headers,
-        })
+        Some(RecordRef { offset, timestamp_ms, key, value, headers })
     }
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -211,24 +193,12 @@ mod tests {
 
     use super::*;
 
-    const ROOMY: Room = Room {
-        records: usize::MAX,
-        bytes: usize::MAX,
-    };
+    const ROOMY: Room = Room { records: usize::MAX, bytes: usize::MAX };
 
     fn record() -> impl Strategy<Value = NewRecord> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..40);
-        (
-            prop::option::of(bytes()),
-            prop::option::of(bytes()),
-            prop::collection::vec(("[a-z]{0,8}", bytes()), 0..3),
-        )
-            .prop_map(|(key, value, headers)| NewRecord {
-                topic: "t".to_owned(),
-                key,
-                value,
-                headers,
-            })
+        (prop::option::of(bytes()), prop::option::of(bytes()), prop::collection::vec(("[a-z]{0,8}", bytes()), 0..3))
+            .prop_map(|(key, value, headers)| NewRecord { topic: "t".to_owned(), key, value, headers })
     }
 
     fn pack(records: &[NewRecord]) -> Vec<u8> {
@@ -292,17 +262,10 @@ mod tests {
 
     #[test]
     fn a_record_larger_than_the_room_comes_alone() {
-        let record = NewRecord {
-            value: Some(vec![1; 1_000]),
-            ..NewRecord::default()
-        };
+        let record = NewRecord { value: Some(vec![1; 1_000]), ..NewRecord::default() };
         let body = pack(&[record.clone(), record]);
         let (mut arena, mut refs) = (Vec::new(), Vec::new());
-        let place = ChunkPlace {
-            from: 0,
-            to: 2,
-            timestamp_ms: 0,
-        };
+        let place = ChunkPlace { from: 0, to: 2, timestamp_ms: 0 };
         let room = Room { records: 10, bytes: 10 };
         assert_eq!(unpack(&body, place, 0, room, &mut arena, &mut refs), Ok(1));
         assert_eq!(refs.len(), 1);

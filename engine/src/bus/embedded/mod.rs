@@ -118,9 +118,7 @@ impl Shared {
     }
 
     async fn connect(&self) -> Result<SqliteConnection, BusError> {
-        connect(&self.path)
-            .await
-            .map_err(|e| self.sql_error("cannot open the file", &e))
+        connect(&self.path).await.map_err(|e| self.sql_error("cannot open the file", &e))
     }
 }
 
@@ -146,37 +144,20 @@ impl EmbeddedBus {
     pub async fn open(path: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, BusError> {
         let path = path.as_ref().to_owned();
         if options.partitions_default == 0 {
-            return Err(BusError::Refused(
-                "partitions_default is 0, expected at least 1".to_owned(),
-            ));
+            return Err(BusError::Refused("partitions_default is 0, expected at least 1".to_owned()));
         }
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| {
-                BusError::Refused(format!(
-                    "embedded log {}: cannot create its folder: {e}",
-                    path.display()
-                ))
+                BusError::Refused(format!("embedded log {}: cannot create its folder: {e}", path.display()))
             })?;
         }
-        let queue_bytes_max = options
-            .queue_bytes_max
-            .min(Semaphore::MAX_PERMITS)
-            .min(u32::MAX as usize);
+        let queue_bytes_max = options.queue_bytes_max.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         let (requests, queue) = mpsc::channel(options.queue_requests_max.max(1));
-        let shared = Arc::new(Shared {
-            path,
-            options,
-            appended: Notify::new(),
-            state: Mutex::new(State::default()),
-        });
+        let shared = Arc::new(Shared { path, options, appended: Notify::new(), state: Mutex::new(State::default()) });
         let mut connection = shared.connect().await?;
         prepare_schema(&shared, &mut connection).await?;
         tokio::spawn(writer::run(Arc::clone(&shared), connection, queue));
-        Ok(Self {
-            shared,
-            requests,
-            room: Arc::new(Semaphore::new(queue_bytes_max)),
-        })
+        Ok(Self { shared, requests, room: Arc::new(Semaphore::new(queue_bytes_max)) })
     }
 
     /// Deletes the chunks of each named partition that lie wholly below its offset and are older than `older_than`. Name a topic
@@ -186,9 +167,8 @@ impl EmbeddedBus {
     pub async fn trim(&self, below: &[(TopicPartition, i64)], older_than: Duration) -> Result<u64, BusError> {
         let before_ms = now_ms().saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
         let mut connection = self.shared.connect().await?;
-        let trimmed = writer::trim(&mut connection, below, before_ms)
-            .await
-            .map_err(|e| self.shared.sql_error("cannot trim", &e));
+        let trimmed =
+            writer::trim(&mut connection, below, before_ms).await.map_err(|e| self.shared.sql_error("cannot trim", &e));
         // Closing without this leaves the checkpoint to chance; the error would only repeat the one above.
         let _ = connection.close().await;
         trimmed
@@ -217,32 +197,21 @@ impl EmbeddedBus {
         records: Vec<NewRecord>,
         bytes: usize,
     ) -> Result<oneshot::Receiver<Result<(), BusError>>, BusError> {
-        let full = |what| {
-            BusError::Retry(
-                self.shared
-                    .trouble(format_args!("the queue of appends is full: {what}")),
-            )
-        };
+        let full = |what| BusError::Retry(self.shared.trouble(format_args!("the queue of appends is full: {what}")));
         // A request larger than the whole queue is let in when it is alone, or it never would be.
         let bytes = bytes.min(self.shared.options.queue_bytes_max).min(u32::MAX as usize) as u32;
         let room = Arc::clone(&self.room)
             .try_acquire_many_owned(bytes)
             .map_err(|_| full(format!("{bytes} bytes do not fit into what is left")))?;
         let (answer, answered) = oneshot::channel();
-        self.requests
-            .try_send(writer::Request {
-                records,
-                answer,
-                _room: room,
-            })
-            .map_err(|e| match e {
-                mpsc::error::TrySendError::Full(_) => {
-                    full(format!("{} requests wait", self.shared.options.queue_requests_max))
-                }
-                mpsc::error::TrySendError::Closed(_) => {
-                    BusError::Retry(self.shared.trouble("its writer has ended with its runtime"))
-                }
-            })?;
+        self.requests.try_send(writer::Request { records, answer, _room: room }).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => {
+                full(format!("{} requests wait", self.shared.options.queue_requests_max))
+            }
+            mpsc::error::TrySendError::Closed(_) => {
+                BusError::Retry(self.shared.trouble("its writer has ended with its runtime"))
+            }
+        })?;
         Ok(answered)
     }
 
@@ -275,34 +244,21 @@ impl Bus for EmbeddedBus {
         };
         let reader = reader::Reader::new(Arc::clone(&self.shared), number, options, positions, sender);
         runtime.spawn(reader.run(stop.clone(), lock));
-        Ok(Subscription {
-            events,
-            _stop: stop.drop_guard(),
-        })
+        Ok(Subscription { events, _stop: stop.drop_guard() })
     }
 
     fn append<'a>(&'a self, records: Vec<NewRecord>) -> BoxFuture<'a, Vec<Result<(), BusError>>> {
         Box::pin(async move {
             let weights: Vec<_> = records.iter().map(|record| self.weigh(record)).collect();
             let bytes = weights.iter().flatten().sum();
-            let good = records
-                .into_iter()
-                .zip(&weights)
-                .filter(|(_, weight)| weight.is_ok())
-                .map(|(r, _)| r)
-                .collect();
+            let good = records.into_iter().zip(&weights).filter(|(_, weight)| weight.is_ok()).map(|(r, _)| r).collect();
             let outcome = match self.enqueue(good, bytes) {
                 Ok(answered) => answered.await.unwrap_or_else(|_| {
-                    Err(BusError::Retry(
-                        self.shared.trouble("its writer ended before it answered"),
-                    ))
+                    Err(BusError::Retry(self.shared.trouble("its writer ended before it answered")))
                 }),
                 Err(error) => Err(error),
             };
-            weights
-                .into_iter()
-                .map(|weight| weight.and_then(|_| outcome.clone()))
-                .collect()
+            weights.into_iter().map(|weight| weight.and_then(|_| outcome.clone())).collect()
         })
     }
 
@@ -315,11 +271,7 @@ impl Bus for EmbeddedBus {
         let reader_trouble = || state.readers.values().find_map(|reader| reader.trouble.clone());
         BusHealth {
             trouble: state.writer_trouble.clone().or_else(reader_trouble),
-            end_offsets: state
-                .readers
-                .values()
-                .flat_map(|reader| reader.end_offsets.clone())
-                .collect(),
+            end_offsets: state.readers.values().flat_map(|reader| reader.end_offsets.clone()).collect(),
         }
     }
 }
@@ -329,22 +281,13 @@ async fn prepare_schema(shared: &Shared, connection: &mut SqliteConnection) -> R
     let failed = |e: sqlx::Error| shared.sql_error("cannot prepare its tables", &e);
     // IMMEDIATE: of two processes that create the file at once, one waits and then finds the tables.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-    let version: i64 = sqlx::query_scalar("PRAGMA user_version")
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(failed)?;
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *transaction).await.map_err(failed)?;
     match version {
         SCHEMA_VERSION => Ok(()),
         0 => {
-            sqlx::raw_sql(include_str!("schema.sql"))
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
+            sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *transaction).await.map_err(failed)?;
             // `SCHEMA_VERSION`: a pragma takes no parameters.
-            sqlx::raw_sql("PRAGMA user_version = 1")
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
+            sqlx::raw_sql("PRAGMA user_version = 1").execute(&mut *transaction).await.map_err(failed)?;
             transaction.commit().await.map_err(failed)
         }
         other => Err(BusError::Refused(shared.trouble(format_args!(
@@ -382,13 +325,8 @@ impl ReaderLock {
         let path = PathBuf::from(name);
         let failed =
             |e: std::io::Error| BusError::Retry(shared.trouble(format_args!("cannot lock {}: {e}", path.display())));
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed)?;
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
@@ -403,10 +341,7 @@ impl ReaderLock {
             Err(std::fs::TryLockError::Error(e)) => return Err(failed(e)),
         }
         // Only for the message above; the lock stands without it.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
 }

@@ -75,16 +75,7 @@ impl Reader {
         positions: Arc<dyn Positions>,
         events: mpsc::Sender<BusEvent>,
     ) -> Self {
-        Self {
-            shared,
-            number,
-            options,
-            positions,
-            events,
-            partitions: Vec::new(),
-            trouble: None,
-            ask_again: None,
-        }
+        Self { shared, number, options, positions, events, partitions: Vec::new(), trouble: None, ask_again: None }
     }
 
     pub async fn run(mut self, stop: CancellationToken, lock: Arc<ReaderLock>) {
@@ -172,10 +163,7 @@ impl Reader {
             let name: Arc<str> = topic.as_str().into();
             found.extend(rows.into_iter().map(|row| Reading {
                 id: row.id,
-                at: TopicPartition {
-                    topic: Arc::clone(&name),
-                    partition: row.partition,
-                },
+                at: TopicPartition { topic: Arc::clone(&name), partition: row.partition },
                 next: None,
                 end: row.next_offset,
                 stuck: None,
@@ -203,11 +191,7 @@ impl Reader {
         if let Some(health) = self.shared.state().readers.get_mut(&self.number)
             && (changed || health.end_offsets.is_empty())
         {
-            health.end_offsets = self
-                .partitions
-                .iter()
-                .map(|reading| (reading.at.clone(), reading.end))
-                .collect();
+            health.end_offsets = self.partitions.iter().map(|reading| (reading.at.clone(), reading.end)).collect();
         }
         Ok(())
     }
@@ -219,12 +203,8 @@ impl Reader {
         {
             return Ok(());
         }
-        let waiting: Vec<TopicPartition> = self
-            .partitions
-            .iter()
-            .filter(|r| r.next.is_none())
-            .map(|r| r.at.clone())
-            .collect();
+        let waiting: Vec<TopicPartition> =
+            self.partitions.iter().filter(|r| r.next.is_none()).map(|r| r.at.clone()).collect();
         let stored = self.positions.next_offsets(&waiting).await?;
         if stored.len() != waiting.len() {
             let (asked, got) = (waiting.len(), stored.len());
@@ -253,16 +233,10 @@ impl Reader {
             }
         }
         let _ = connection.close().await;
-        self.ask_again = self
-            .partitions
-            .iter()
-            .any(|reading| reading.next.is_none())
-            .then(|| Instant::now() + ASK_AGAIN);
+        self.ask_again =
+            self.partitions.iter().any(|reading| reading.next.is_none()).then(|| Instant::now() + ASK_AGAIN);
         if !begun.is_empty() {
-            self.events
-                .send(BusEvent::Assigned(begun))
-                .await
-                .map_err(|_| End::Stopped)?;
+            self.events.send(BusEvent::Assigned(begun)).await.map_err(|_| End::Stopped)?;
         }
         Ok(())
     }
@@ -278,9 +252,7 @@ impl Reader {
         // Room before the query: the subscriber sets the pace (BOUND-1).
         let permit = self.events.reserve().await.map_err(|_| End::Stopped)?;
         let limit = (bytes_max / reading.chunk_bytes.max(1) + 1).min(CHUNKS_MAX);
-        let expected_records = usize::try_from(reading.end - from)
-            .unwrap_or(usize::MAX)
-            .min(records_max);
+        let expected_records = usize::try_from(reading.end - from).unwrap_or(usize::MAX).min(records_max);
         let mut batch = Batch {
             at: reading.at.clone(),
             from,
@@ -312,10 +284,7 @@ impl Reader {
             }
             let body: &[u8] = row.try_get(3).map_err(failed)?;
             reading.chunk_bytes = (reading.chunk_bytes * 3 + body.len()) / 4;
-            let room = Room {
-                records: records_max - batch.records.len(),
-                bytes: bytes_max - batch.arena.len(),
-            };
+            let room = Room { records: records_max - batch.records.len(), bytes: bytes_max - batch.arena.len() };
             batch.to = unpack(body, place, batch.to, room, &mut batch.arena, &mut batch.records)
                 .map_err(|e| BusError::Retry(self.shared.trouble(format_args!("{}: {e}", reading.at))))?;
         }
@@ -332,18 +301,14 @@ impl Reader {
 
 /// The table at the top of this file.
 fn begin_at(row: &PartitionRow, stored: Option<i64>, start_at: StartAt) -> Result<i64, String> {
-    let PartitionRow {
-        first_offset,
-        next_offset,
-        ..
-    } = *row;
+    let PartitionRow { first_offset, next_offset, .. } = *row;
     match stored {
         None if start_at == StartAt::Earliest => Ok(first_offset),
         None => Ok(next_offset),
         Some(next) if (first_offset..=next_offset).contains(&next) => Ok(next),
-        Some(next) if next < first_offset => Err(format!(
-            "its committed offset is {next}, but records before {first_offset} have been deleted"
-        )),
+        Some(next) if next < first_offset => {
+            Err(format!("its committed offset is {next}, but records before {first_offset} have been deleted"))
+        }
         Some(next) => Err(format!(
             "its committed offset is {next}, but the log ends at {next_offset}: the log is not the one that was committed from"
         )),

@@ -104,13 +104,7 @@ async fn commit(
         if !topics.by_name.contains_key(&record.topic) {
             let partitions = ensure_topic(&mut transaction, &record.topic, shared.options.partitions_default).await?;
             let ids = partitions.into_iter().map(|p| p.id).collect();
-            topics.by_name.insert(
-                record.topic.clone(),
-                Topic {
-                    partitions: ids,
-                    placement: Placement::default(),
-                },
-            );
+            topics.by_name.insert(record.topic.clone(), Topic { partitions: ids, placement: Placement::default() });
         }
         let Some(topic) = topics.by_name.get_mut(&record.topic) else {
             continue;
@@ -255,11 +249,7 @@ async fn trim_some(
     .fetch_all(&mut *transaction)
     .await?;
     // Only from the front, and not beyond the first young chunk: a clock that was set back must not tear a hole.
-    let Some((cut, _)) = oldest
-        .into_iter()
-        .take_while(|(_, timestamp_ms)| *timestamp_ms < before_ms)
-        .last()
-    else {
+    let Some((cut, _)) = oldest.into_iter().take_while(|(_, timestamp_ms)| *timestamp_ms < before_ms).last() else {
         return Ok(0);
     };
     let first: i64 = sqlx::query_scalar("SELECT first_offset FROM partitions WHERE id = ?")

@@ -73,12 +73,7 @@ impl Open {
 
 impl Assembly {
     pub fn new(limits: BatchLimits) -> Self {
-        Self {
-            limits,
-            partitions: Vec::new(),
-            last: 0,
-            stale: 0,
-        }
+        Self { limits, partitions: Vec::new(), last: 0, stale: 0 }
     }
 
     /// Begins a partition, anew if it was here.
@@ -141,18 +136,9 @@ impl Assembly {
         };
         let key = record.key.map(&mut put);
         let value = put(record.value);
-        let headers = record
-            .headers
-            .into_iter()
-            .map(|(name, value)| (put(name.as_ref()), put(value.as_ref())))
-            .collect();
-        open.records.push(RecordRef {
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            key,
-            value,
-            headers,
-        });
+        let headers =
+            record.headers.into_iter().map(|(name, value)| (put(name.as_ref()), put(value.as_ref()))).collect();
+        open.records.push(RecordRef { offset: record.offset, timestamp_ms: record.timestamp_ms, key, value, headers });
         open.next = record.offset + 1;
         debug_assert!(open.from < open.next, "EO-1: {} {} {}", open.at, open.from, open.next);
         if open.records.len() >= limits.records_max || open.arena.len() >= limits.bytes_max {
@@ -173,10 +159,7 @@ impl Assembly {
 
 /// The partition that a name and a number mean.
 pub(super) fn topic_partition(topic: &str, partition: i32) -> TopicPartition {
-    TopicPartition {
-        topic: Arc::from(topic),
-        partition,
-    }
+    TopicPartition { topic: Arc::from(topic), partition }
 }
 
 #[cfg(test)]
@@ -187,10 +170,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: BatchLimits = BatchLimits {
-        records_max: 3,
-        bytes_max: 1_000,
-    };
+    const LIMITS: BatchLimits = BatchLimits { records_max: 3, bytes_max: 1_000 };
 
     fn incoming(partition: i32, offset: i64, value: &[u8]) -> Incoming<'_, [(&'static str, &'static [u8]); 1]> {
         Incoming {
@@ -218,9 +198,7 @@ mod tests {
         let now = Instant::now();
         assert!(assembly.push(incoming(0, 10, b"a"), now).is_none());
         assert!(assembly.push(incoming(0, 11, b""), now).is_none());
-        let batch = assembly
-            .push(incoming(0, 12, b"ccc"), now)
-            .expect("three records are a batch");
+        let batch = assembly.push(incoming(0, 12, b"ccc"), now).expect("three records are a batch");
         assert_eq!((batch.from, batch.to), (10, 13));
         let record = &batch.records[2];
         assert_eq!(batch.bytes(&record.value), b"ccc");
@@ -229,14 +207,7 @@ mod tests {
         assert_eq!(batch.bytes(&record.headers[0].1), b"header");
         assert_eq!((record.offset, record.timestamp_ms), (12, 5));
         let large = vec![0; LIMITS.bytes_max];
-        assert_eq!(
-            assembly
-                .push(incoming(0, 13, &large), now)
-                .expect("bytes fill it too")
-                .records
-                .len(),
-            1
-        );
+        assert_eq!(assembly.push(incoming(0, 13, &large), now).expect("bytes fill it too").records.len(), 1);
     }
 
     #[test]

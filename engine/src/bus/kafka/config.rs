@@ -12,24 +12,12 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("auto.commit.interval.ms", "the store owns the offsets, not the group"),
     ("enable.auto.offset.store", "the store owns the offsets, not the group"),
     ("offset.store.method", "the store owns the offsets, not the group"),
-    (
-        "auto.offset.reset",
-        "a lost position must be a trouble that is seen, not a silent jump; see `start_at`",
-    ),
+    ("auto.offset.reset", "a lost position must be a trouble that is seen, not a silent jump; see `start_at`"),
     ("isolation.level", "records of aborted transactions must not be counted"),
-    (
-        "enable.idempotence",
-        "without it a retry of the producer may repeat or reorder records",
-    ),
+    ("enable.idempotence", "without it a retry of the producer may repeat or reorder records"),
     ("acks", "an append is answered once all in-sync replicas have it"),
-    (
-        "request.required.acks",
-        "an append is answered once all in-sync replicas have it",
-    ),
-    (
-        "transactional.id",
-        "the outbox publishes at least once, with ids that tell a repeat",
-    ),
+    ("request.required.acks", "an append is answered once all in-sync replicas have it"),
+    ("transactional.id", "the outbox publishes at least once, with ids that tell a repeat"),
     ("enable.partition.eof", "the ends of partitions are not errors here"),
     ("group.id", "set `group_id` instead"),
     ("client.id", "set `client_id` instead"),
@@ -39,28 +27,22 @@ const FORBIDDEN: &[(&str, &str)] = &[
 
 /// Checks what can be checked without a broker: forbidden, unknown and malformed properties.
 pub(super) fn check(options: &KafkaOptions) -> Result<(), BusError> {
-    for (name, value) in [
-        ("brokers", &options.brokers),
-        ("group_id", &options.group_id),
-        ("client_id", &options.client_id),
-    ] {
+    for (name, value) in
+        [("brokers", &options.brokers), ("group_id", &options.group_id), ("client_id", &options.client_id)]
+    {
         if value.trim().is_empty() {
             return Err(BusError::Refused(format!("kafka: {name} is empty")));
         }
     }
     for (key, why) in FORBIDDEN {
         if options.properties.contains_key(*key) {
-            return Err(BusError::Refused(format!(
-                "kafka: property {key:?} may not be set: {why}"
-            )));
+            return Err(BusError::Refused(format!("kafka: property {key:?} may not be set: {why}")));
         }
     }
     for (key, value) in &options.properties {
         let mut alone = ClientConfig::new();
         alone.set(key, value);
-        alone
-            .create_native_config()
-            .map_err(|e| BusError::Refused(property_error(key, &e)))?;
+        alone.create_native_config().map_err(|e| BusError::Refused(property_error(key, &e)))?;
     }
     Ok(())
 }
@@ -118,11 +100,7 @@ pub(super) fn consumer(options: &KafkaOptions) -> Result<ClientConfig, BusError>
         // Kafka's brokers check it themselves, and it costs a pass over every byte.
         .set("check.crcs", "false");
     // The group protocol of KIP-848 leaves the assignment to the broker and refuses this property.
-    if options
-        .properties
-        .get("group.protocol")
-        .is_none_or(|protocol| protocol != "consumer")
-    {
+    if options.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
         config.set("partition.assignment.strategy", "cooperative-sticky");
     }
     let config = with_properties(config, options);
@@ -147,10 +125,7 @@ pub(super) fn producer(options: &KafkaOptions) -> Result<ClientConfig, BusError>
 }
 
 fn creatable(config: &ClientConfig) -> Result<(), BusError> {
-    config
-        .create_native_config()
-        .map(drop)
-        .map_err(|e| BusError::Refused(format!("kafka: {e}")))
+    config.create_native_config().map(drop).map_err(|e| BusError::Refused(format!("kafka: {e}")))
 }
 
 #[cfg(test)]
@@ -162,10 +137,7 @@ mod tests {
             brokers: "127.0.0.1:9092".to_owned(),
             group_id: "costhelm".to_owned(),
             client_id: "costhelm-1".to_owned(),
-            properties: properties
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect(),
+            properties: properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         }
     }
 
@@ -185,10 +157,7 @@ mod tests {
     fn an_unknown_or_malformed_property_is_refused_by_name_and_a_password_is_not_repeated() {
         assert!(refusal(&[("sasl.mechanizm", "PLAIN")]).contains("\"sasl.mechanizm\""));
         let error = refusal(&[("fetch.wait.max.ms", "hunter2")]);
-        assert!(
-            error.contains("\"fetch.wait.max.ms\"") && !error.contains("hunter2"),
-            "{error}"
-        );
+        assert!(error.contains("\"fetch.wait.max.ms\"") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]

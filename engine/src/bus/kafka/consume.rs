@@ -45,10 +45,7 @@ enum End {
 
 impl Consuming {
     pub fn new(config: ClientConfig, worker: Worker) -> Self {
-        Self {
-            config,
-            worker: Arc::new(worker),
-        }
+        Self { config, worker: Arc::new(worker) }
     }
 
     /// Runs until the subscription is dropped. A client that breaks is replaced.
@@ -206,30 +203,18 @@ impl<'a> Loop<'a> {
     }
 
     fn pause_or_resume(&self, pause: bool) {
-        let positions: Vec<TopicPartition> = self
-            .worker
-            .state()
-            .assembly
-            .positions()
-            .map(|(at, _)| at.clone())
-            .collect();
+        let positions: Vec<TopicPartition> =
+            self.worker.state().assembly.positions().map(|(at, _)| at.clone()).collect();
         if positions.is_empty() {
             return;
         }
         let done = start::list(positions.iter().map(|at| (at, Offset::Invalid))).and_then(|list| {
-            let done = if pause {
-                self.consumer.pause(&list)
-            } else {
-                self.consumer.resume(&list)
-            };
+            let done = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
             done.map_err(|e| e.to_string())
         });
         if let Err(error) = done {
             // Unpaused, a stalled subscription is only less polite; still paused, it would starve.
-            tracing::warn!(
-                "kafka: cannot {} partitions: {error}",
-                if pause { "pause" } else { "resume" }
-            );
+            tracing::warn!("kafka: cannot {} partitions: {error}", if pause { "pause" } else { "resume" });
             if !pause {
                 self.worker.restart_all(self.consumer);
             }
@@ -286,11 +271,7 @@ impl<'a> Loop<'a> {
             }
             let well = self.worker.health.probed(found.as_deref().map_err(|code| *code));
             self.worker.state().attention = !well;
-            self.probe_backoff = if well {
-                BACKOFF_MIN
-            } else {
-                (self.probe_backoff * 2).min(BACKOFF_MAX)
-            };
+            self.probe_backoff = if well { BACKOFF_MIN } else { (self.probe_backoff * 2).min(BACKOFF_MAX) };
             self.probe_at = Instant::now() + self.probe_backoff;
         }
         Ok(())

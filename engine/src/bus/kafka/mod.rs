@@ -75,12 +75,7 @@ impl KafkaBus {
     pub fn new(options: KafkaOptions) -> Result<Self, BusError> {
         config::check(&options)?;
         let producer = produce::Appender::new(&options)?;
-        Ok(Self {
-            options,
-            producer,
-            stop: CancellationToken::new(),
-            readers: Mutex::default(),
-        })
+        Ok(Self { options, producer, stop: CancellationToken::new(), readers: Mutex::default() })
     }
 
     fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Reader>> {
@@ -110,10 +105,7 @@ impl Bus for KafkaBus {
         let mut readers = self.readers();
         readers.retain(|reader| !reader.thread.is_finished());
         readers.push(Reader { health, thread });
-        Ok(Subscription {
-            events,
-            _stop: stop.drop_guard(),
-        })
+        Ok(Subscription { events, _stop: stop.drop_guard() })
     }
 
     fn append<'a>(&'a self, records: Vec<NewRecord>) -> BoxFuture<'a, Vec<Result<(), BusError>>> {
@@ -129,9 +121,7 @@ impl Bus for KafkaBus {
         let readers = self.readers();
         let live = || readers.iter().filter(|reader| !reader.thread.is_finished());
         BusHealth {
-            trouble: live()
-                .find_map(|reader| reader.health.trouble())
-                .or_else(|| self.producer.trouble()),
+            trouble: live().find_map(|reader| reader.health.trouble()).or_else(|| self.producer.trouble()),
             end_offsets: live().flat_map(|reader| reader.health.end_offsets()).collect(),
         }
     }

@@ -32,11 +32,7 @@ fn header(headers: &BorrowedHeaders, index: usize) -> Option<(&[u8], &[u8])> {
     // and live as long as they do.
     unsafe {
         let name = std::ffi::CStr::from_ptr(name).to_bytes();
-        let value = if value.is_null() {
-            &[][..]
-        } else {
-            slice::from_raw_parts(value.cast::<u8>(), value_len)
-        };
+        let value = if value.is_null() { &[][..] } else { slice::from_raw_parts(value.cast::<u8>(), value_len) };
         Some((name, value))
     }
 }

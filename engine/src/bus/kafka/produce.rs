@@ -61,11 +61,7 @@ impl Appender {
         let mut full = false;
         for record in &records {
             // Once one is turned away, so are those behind it: what is tried again keeps its order.
-            let sent = if full {
-                Err(KafkaError::MessageProduction(Code::QueueFull))
-            } else {
-                send(&producer, record)
-            };
+            let sent = if full { Err(KafkaError::MessageProduction(Code::QueueFull)) } else { send(&producer, record) };
             full |= matches!(sent, Err(KafkaError::MessageProduction(Code::QueueFull)));
             deliveries.push(sent);
         }
@@ -124,12 +120,12 @@ fn send(producer: &FutureProducer<Quiet>, record: &NewRecord) -> Result<Delivery
     out.payload = record.value.as_deref();
     if !record.headers.is_empty() {
         let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        out.headers = Some(record.headers.iter().fold(headers, |headers, (key, value)| {
-            headers.insert(Header {
-                key,
-                value: Some(value.as_slice()),
-            })
-        }));
+        out.headers = Some(
+            record
+                .headers
+                .iter()
+                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value.as_slice()) })),
+        );
     }
     producer.send_result(out).map_err(|(error, _)| error)
 }
@@ -139,9 +135,9 @@ fn classify(error: &KafkaError, topic: &str, brokers: &str) -> BusError {
     let refused = |what: &str| BusError::Refused(format!("kafka: a record for {topic} is refused: {what}"));
     match error.rdkafka_error_code() {
         Some(Code::QueueFull) => retry("the queue of unsent records is full".to_owned()),
-        Some(Code::MessageTimedOut) => retry(format!(
-            "{brokers} did not take a record for {topic} within message.timeout.ms"
-        )),
+        Some(Code::MessageTimedOut) => {
+            retry(format!("{brokers} did not take a record for {topic} within message.timeout.ms"))
+        }
         Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
             retry(format!("topic {topic} does not exist on {brokers}"))
         }
@@ -183,16 +179,9 @@ mod tests {
         ] {
             assert!(matches!(of(code), BusError::Retry(_)), "{code}");
         }
-        for code in [
-            Code::MessageSizeTooLarge,
-            Code::TopicAuthorizationFailed,
-            Code::InvalidTopic,
-        ] {
+        for code in [Code::MessageSizeTooLarge, Code::TopicAuthorizationFailed, Code::InvalidTopic] {
             assert!(matches!(of(code), BusError::Refused(_)), "{code}");
         }
-        assert_eq!(
-            of(Code::UnknownTopic).to_string(),
-            "kafka: topic alerts does not exist on b:1"
-        );
+        assert_eq!(of(Code::UnknownTopic).to_string(), "kafka: topic alerts does not exist on b:1");
     }
 }

@@ -83,8 +83,7 @@ impl Worker {
                 0 => String::new(),
                 n => format!("; so do {n} other partitions"),
             };
-            self.health
-                .set(Slot::Partitions, Kind::Other, format!("kafka: {first}{others}"));
+            self.health.set(Slot::Partitions, Kind::Other, format!("kafka: {first}{others}"));
         }
         begin
     }
@@ -123,23 +122,13 @@ impl Worker {
             // The eager protocol knows no additions: the whole assignment is given again, each partition where it stands.
             let standing: Vec<(TopicPartition, i64)> = match cooperative {
                 true => Vec::new(),
-                false => state
-                    .assembly
-                    .positions()
-                    .map(|(at, next)| (at.clone(), next))
-                    .collect(),
+                false => state.assembly.positions().map(|(at, next)| (at.clone(), next)).collect(),
             };
             drop(state);
-            let all = standing
-                .iter()
-                .map(|(at, next)| (at, *next))
-                .chain(begin.iter().map(|(held, at)| (&held.at, *at)));
+            let all =
+                standing.iter().map(|(at, next)| (at, *next)).chain(begin.iter().map(|(held, at)| (&held.at, *at)));
             start::list(all.map(|(at, next)| (at, Offset::Offset(next)))).and_then(|list| {
-                let done = if cooperative {
-                    consumer.incremental_assign(&list)
-                } else {
-                    consumer.assign(&list)
-                };
+                let done = if cooperative { consumer.incremental_assign(&list) } else { consumer.assign(&list) };
                 let done = done.map_err(|e| e.to_string());
                 if self.state().paused && list.count() > 0 {
                     let _ = consumer.pause(&list);
@@ -176,14 +165,8 @@ impl Worker {
         let mut state = self.state();
         let batches = state.assembly.take_begun_by(Instant::now());
         state.outbox.extend(batches.into_iter().map(BusEvent::Batch));
-        let standing: Vec<Held> = state
-            .assembly
-            .positions()
-            .map(|(at, next)| Held {
-                at: at.clone(),
-                next: Some(next),
-            })
-            .collect();
+        let standing: Vec<Held> =
+            state.assembly.positions().map(|(at, next)| Held { at: at.clone(), next: Some(next) }).collect();
         for held in &standing {
             state.assembly.end(&held.at);
         }
@@ -216,43 +199,26 @@ impl Worker {
     /// librdkafka has assigned.
     fn forget(&self, gone: &[TopicPartition]) -> Vec<TopicPartition> {
         let mut state = self.state();
-        let read: Vec<TopicPartition> = state
-            .assembly
-            .positions()
-            .map(|(at, _)| at)
-            .filter(|at| gone.contains(at))
-            .cloned()
-            .collect();
+        let read: Vec<TopicPartition> =
+            state.assembly.positions().map(|(at, _)| at).filter(|at| gone.contains(at)).cloned().collect();
         // Held ones that were being read are known to the subscriber too.
         let mut known = read.clone();
         known.extend(
-            state
-                .held
-                .iter()
-                .filter(|held| held.next.is_some() && gone.contains(&held.at))
-                .map(|h| h.at.clone()),
+            state.held.iter().filter(|held| held.next.is_some() && gone.contains(&held.at)).map(|h| h.at.clone()),
         );
         read.iter().for_each(|at| state.assembly.end(at));
         state.held.retain(|held| !gone.contains(&held.at));
-        state
-            .outbox
-            .retain(|event| !matches!(event, BusEvent::Batch(batch) if gone.contains(&batch.at)));
+        state.outbox.retain(|event| !matches!(event, BusEvent::Batch(batch) if gone.contains(&batch.at)));
         let none_held = state.held.is_empty();
         if known.is_empty() {
             drop(state);
         } else {
             let (done, mut finished) = tokio::sync::oneshot::channel();
-            state.outbox.push_back(BusEvent::Revoked {
-                partitions: known,
-                done,
-            });
+            state.outbox.push_back(BusEvent::Revoked { partitions: known, done });
             drop(state);
             let deadline = Instant::now() + self.options.revoke_wait;
             if matches!(self.pump(deadline), Pumped::Empty) {
-                while matches!(
-                    finished.try_recv(),
-                    Err(tokio::sync::oneshot::error::TryRecvError::Empty)
-                ) {
+                while matches!(finished.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Empty)) {
                     if Instant::now() >= deadline {
                         tracing::warn!("kafka: partitions go to another reader before the engine has committed them");
                         break;

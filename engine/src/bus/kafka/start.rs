@@ -52,11 +52,7 @@ pub(super) fn watermarks<C: ConsumerContext>(
 ) -> Result<Vec<Watermarks>, String> {
     let low = list_offsets(consumer, of, Offset::Beginning, timeout)?;
     let high = list_offsets(consumer, of, Offset::End, timeout)?;
-    Ok(low
-        .into_iter()
-        .zip(high)
-        .map(|(low, high)| Watermarks { low, high })
-        .collect())
+    Ok(low.into_iter().zip(high).map(|(low, high)| Watermarks { low, high }).collect())
 }
 
 /// ListOffsets takes the logical offsets -2 (beginning) and -1 (end) in the place of a time.
@@ -70,9 +66,7 @@ fn list_offsets<C: ConsumerContext>(
     let answered = consumer.offsets_for_times(asked, timeout).map_err(|e| e.to_string())?;
     of.iter()
         .map(|at| {
-            let found = answered
-                .find_partition(&at.topic, at.partition)
-                .ok_or(format!("{at}: no answer"))?;
+            let found = answered.find_partition(&at.topic, at.partition).ok_or(format!("{at}: no answer"))?;
             found.error().map_err(|e| format!("{at}: {e}"))?;
             match found.offset() {
                 Offset::Offset(offset) => Ok(offset),
@@ -87,17 +81,13 @@ pub(super) fn list<'a>(
 ) -> Result<TopicPartitionList, String> {
     let mut list = TopicPartitionList::new();
     for (at, offset) in of {
-        list.add_partition_offset(&at.topic, at.partition, offset)
-            .map_err(|e| format!("{at}: {e}"))?;
+        list.add_partition_offset(&at.topic, at.partition, offset).map_err(|e| format!("{at}: {e}"))?;
     }
     Ok(list)
 }
 
 pub(super) fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
-    list.elements()
-        .iter()
-        .map(|e| topic_partition(e.topic(), e.partition()))
-        .collect()
+    list.elements().iter().map(|e| topic_partition(e.topic(), e.partition())).collect()
 }
 
 #[cfg(test)]
@@ -124,10 +114,7 @@ mod tests {
     #[test]
     fn a_position_outside_of_the_log_is_an_error_with_both_offsets() {
         let below = begin_at(Some(7), LOG, StartAt::Earliest).expect_err("deleted");
-        assert!(
-            below.contains("offset 7") && below.contains("begins at 10") && below.contains("3 records"),
-            "{below}"
-        );
+        assert!(below.contains("offset 7") && below.contains("begins at 10") && below.contains("3 records"), "{below}");
         let above = begin_at(Some(21), LOG, StartAt::Earliest).expect_err("another topic");
         assert!(above.contains("offset 21") && above.contains("ends at 20"), "{above}");
     }

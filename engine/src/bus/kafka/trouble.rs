@@ -58,21 +58,14 @@ pub(super) fn kind_of(code: Code) -> Option<Kind> {
 
 /// librdkafka's reason without what varies from one repetition to the next.
 pub(super) fn clean(reason: &str) -> &str {
-    let cut = [" (after ", ": (errno"]
-        .iter()
-        .filter_map(|tail| reason.find(tail))
-        .min();
-    reason[..cut.unwrap_or(reason.len())]
-        .trim_end_matches([':', ' '])
-        .trim_start()
+    let cut = [" (after ", ": (errno"].iter().filter_map(|tail| reason.find(tail)).min();
+    reason[..cut.unwrap_or(reason.len())].trim_end_matches([':', ' ']).trim_start()
 }
 
 /// The sentence in librdkafka's `Name (Origin: sentence)`.
 pub(super) fn describe(code: Code) -> String {
     let text = code.to_string();
-    text.split_once(" (")
-        .map_or(text.as_str(), |(_, sentence)| sentence.trim_end_matches(')'))
-        .to_owned()
+    text.split_once(" (").map_or(text.as_str(), |(_, sentence)| sentence.trim_end_matches(')')).to_owned()
 }
 
 /// What a probe found out about one topic.
@@ -110,18 +103,9 @@ pub(super) fn judge(
         TopicState::Present => None,
     })?;
     Some(match kind_of(code) {
-        Some(Kind::TopicMissing) => (
-            Kind::TopicMissing,
-            format!("kafka: topic {topic} does not exist on {brokers}"),
-        ),
-        Some(Kind::TopicDenied) => (
-            Kind::TopicDenied,
-            format!("kafka: {brokers} does not let us read topic {topic}"),
-        ),
-        _ => (
-            Kind::Other,
-            format!("kafka: topic {topic} on {brokers}: {}", describe(code)),
-        ),
+        Some(Kind::TopicMissing) => (Kind::TopicMissing, format!("kafka: topic {topic} does not exist on {brokers}")),
+        Some(Kind::TopicDenied) => (Kind::TopicDenied, format!("kafka: {brokers} does not let us read topic {topic}")),
+        _ => (Kind::Other, format!("kafka: topic {topic} on {brokers}: {}", describe(code))),
     })
 }
 
@@ -142,10 +126,7 @@ struct Inner {
 
 impl Health {
     pub fn new(brokers: &str) -> Self {
-        Self {
-            brokers: brokers.to_owned(),
-            inner: Mutex::default(),
-        }
+        Self { brokers: brokers.to_owned(), inner: Mutex::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -239,10 +220,7 @@ mod tests {
         let reason = format!("{REFUSED} (after 0ms in state CONNECT, 3 identical error(s) suppressed)");
         assert_eq!(clean(&reason), REFUSED);
         assert_eq!(clean("plain"), "plain");
-        assert_eq!(
-            describe(Code::BrokerTransportFailure),
-            "Local: Broker transport failure"
-        );
+        assert_eq!(describe(Code::BrokerTransportFailure), "Local: Broker transport failure");
     }
 
     #[test]
@@ -250,10 +228,7 @@ mod tests {
         let judged = |hint| judge("b:1", Err(Code::OperationTimedOut), hint).expect("a trouble");
         let (kind, words) = judged(Some((Kind::Credentials, "SASL authentication error: no such user")));
         assert_eq!(kind, Kind::Credentials);
-        assert_eq!(
-            words,
-            "kafka: b:1 does not accept the credentials: SASL authentication error: no such user"
-        );
+        assert_eq!(words, "kafka: b:1 does not accept the credentials: SASL authentication error: no such user");
         assert_eq!(
             judged(Some((Kind::Unreachable, REFUSED))),
             (Kind::Unreachable, format!("kafka: cannot reach b:1: {REFUSED}"))
@@ -264,24 +239,12 @@ mod tests {
     #[test]
     fn a_probe_names_the_topic_that_is_missing_or_denied() {
         let of = |code| {
-            let topics = [
-                ("here".to_owned(), TopicState::Present),
-                ("costs".to_owned(), TopicState::Failed(code)),
-            ];
+            let topics = [("here".to_owned(), TopicState::Present), ("costs".to_owned(), TopicState::Failed(code))];
             judge("b:1", Ok(&topics), None).expect("a trouble").1
         };
-        assert_eq!(
-            of(Code::UnknownTopicOrPartition),
-            "kafka: topic costs does not exist on b:1"
-        );
-        assert_eq!(
-            of(Code::TopicAuthorizationFailed),
-            "kafka: b:1 does not let us read topic costs"
-        );
-        assert_eq!(
-            judge("b:1", Ok(&[("here".to_owned(), TopicState::Present)]), None),
-            None
-        );
+        assert_eq!(of(Code::UnknownTopicOrPartition), "kafka: topic costs does not exist on b:1");
+        assert_eq!(of(Code::TopicAuthorizationFailed), "kafka: b:1 does not let us read topic costs");
+        assert_eq!(judge("b:1", Ok(&[("here".to_owned(), TopicState::Present)]), None), None);
     }
 
     #[test]

@@ -97,15 +97,7 @@ impl Worker {
             paused: false,
             attention: true,
         };
-        Self {
-            options,
-            positions,
-            events,
-            runtime,
-            stop,
-            health,
-            state: Mutex::new(state),
-        }
+        Self { options, positions, events, runtime, stop, health, state: Mutex::new(state) }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
