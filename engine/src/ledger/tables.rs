@@ -178,6 +178,8 @@ fn price_rows(book: &Book) -> RecordBatch {
     columns.text("meter", entries.iter().map(|entry| Some(entry.meter.name())));
     columns
         .text("service_tier", entries.iter().map(|entry| Some(crate::event::columns::tier_name(entry.service_tier))));
+    columns.text("window", entries.iter().map(|entry| entry.window.as_deref()));
+    columns.text("region", entries.iter().map(|entry| entry.region.as_deref()));
     columns.count("above_input", entries.iter().map(|entry| entry.above_input));
     columns.count("above_units", entries.iter().map(|entry| entry.above_units));
     columns.money("unit_price_usd", entries.iter().map(|entry| entry.unit_price));
