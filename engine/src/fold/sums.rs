@@ -113,6 +113,21 @@ mod tests {
     }
 
     #[test]
+    fn ten_million_calls_of_one_token_at_15_cents_a_million_sum_to_exactly_1_5() {
+        let book = costhelm_pricing::Book::builtin().unwrap();
+        let plan = book.plan("openai", "gpt-4o-mini").unwrap();
+        let usage = costhelm_pricing::usage_from_json(r#"{"input": 1}"#).unwrap().normalize().unwrap();
+        let at = EventTime::parse("2026-11-22T10:00:00Z").unwrap();
+        let rated = plan.rate(&usage, at, costhelm_pricing::ServiceTier::Standard).unwrap();
+        let call = Sums { events: 1, cost: rated.cost, usage, ..Sums::default() };
+        let mut total = Sums::default();
+        for _ in 0..10_000_000 {
+            total.add(&call);
+        }
+        assert_eq!((total.cost.to_string().as_str(), total.events), ("1.5", 10_000_000));
+    }
+
+    #[test]
     fn the_last_microsecond_of_february_in_a_leap_year_is_in_february() {
         let time = EventTime::parse("2024-02-29T23:59:59.999999Z").unwrap();
         assert_eq!(Grain::Month.window(time), WindowStart(EventTime::parse("2024-02-01").unwrap().0));
