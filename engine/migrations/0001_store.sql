@@ -92,4 +92,4 @@ CREATE TABLE outbox (
     created_us   BIGINT NOT NULL,
     published_us BIGINT
 );
-CREATE INDEX outbox_to_publish ON outbox (id) WHERE published_us IS NULL;
+CREATE INDEX outbox_to_publish ON outbox (topic, id) WHERE published_us IS NULL;

@@ -9,6 +9,7 @@
 //! Limits: one engine a data directory, held by a file lock.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     path::Path,
     sync::{Arc, atomic::Ordering},
@@ -146,19 +147,22 @@ impl Engine {
         let parts = inner.recover(&data_dir).await?;
         inner.store.reconcile(&inner.rules, clock::now()).await?;
         inner.reload_throttles().await?;
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(inner.clone().supervise(data_dir, parts)),
             tokio::spawn(inner.clone().keep_time()),
             tokio::spawn(inner.clone().trim_bus()),
-            tokio::spawn(relay::run(
+        ];
+        for topic in inner.out_topics().await? {
+            tasks.push(tokio::spawn(relay::run(
+                topic,
                 inner.store.clone(),
                 inner.bus.clone(),
                 inner.state.changes(),
                 inner.state.clone(),
                 clock::now,
                 inner.stop.child_token(),
-            )),
-        ];
+            )));
+        }
         inner.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(tasks);
         Ok(Engine { inner })
     }
@@ -408,6 +412,14 @@ impl Inner {
                 tracing::warn!("throttles could not be read back: {error}");
             }
         }
+    }
+
+    /// The topics that are written, and those that an earlier configuration has left messages for.
+    async fn out_topics(&self) -> Result<BTreeSet<String>, CommitError> {
+        let OutTopics { alerts, throttle, quarantine, squad } = self.rules.topics.clone();
+        let mut topics: BTreeSet<String> = self.store.outbox_topics().await?.into_iter().collect();
+        topics.extend([Some(alerts), Some(throttle), quarantine, squad].into_iter().flatten());
+        Ok(topics)
     }
 
     /// Removes records from the embedded bus that are committed and older than its retention.

@@ -98,7 +98,7 @@ pub struct State {
     transaction: Mutex<DurationHistogram>,
     fold: Mutex<FoldGauges>,
     positions: Mutex<BTreeMap<TopicPartition, i64>>,
-    troubles: Mutex<BTreeMap<&'static str, String>>,
+    troubles: Mutex<BTreeMap<String, String>>,
     /// Counts the commits that raised alerts or commands, and wakes whoever acts on them.
     changed: tokio::sync::watch::Sender<u64>,
 }
@@ -189,11 +189,11 @@ impl State {
         lock(&self.troubles).values().cloned().collect()
     }
 
-    pub fn set_trouble(&self, part: &'static str, trouble: Option<String>) {
+    pub fn set_trouble(&self, part: &str, trouble: Option<String>) {
         let mut troubles = lock(&self.troubles);
         match trouble {
             Some(trouble) => {
-                if troubles.insert(part, trouble.clone()).is_none() {
+                if troubles.insert(part.to_owned(), trouble.clone()).is_none() {
                     tracing::warn!("{trouble}");
                 }
             }
@@ -278,11 +278,11 @@ impl crate::pipeline::Observer for State {
 }
 
 impl crate::publish::relay::Observer for State {
-    fn published(&self, messages: usize, _oldest: Option<EventTime>) {
+    fn published(&self, messages: usize) {
         Counters::add(&self.counters.published, messages as u64);
     }
 
-    fn trouble(&self, trouble: Option<String>) {
-        self.set_trouble("relay", trouble);
+    fn trouble(&self, topic: &str, trouble: Option<String>) {
+        self.set_trouble(&format!("topic {topic}"), trouble);
     }
 }

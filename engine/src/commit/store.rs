@@ -8,7 +8,7 @@
 //! | = from | from | advanced to `to` |
 //! | ≠ from | from | [`CommitError::Conflict`]: somebody else has committed; all is rolled back, memory is dropped and reloaded |
 //!
-//! Limits: one writing connection; a statement waits at most [`BUSY_WAIT`] for another process's lock.
+//! Limits: one writing connection; a statement waits at most `BUSY_WAIT` for another process's lock.
 
 use std::{collections::HashMap, path::Path, str::FromStr, sync::Arc, time::Duration};
 
@@ -94,7 +94,6 @@ pub struct ManifestFile {
 #[derive(Clone, Debug)]
 pub struct OutboxMessage {
     pub id: i64,
-    pub created: EventTime,
     pub record: NewRecord,
 }
 
@@ -412,12 +411,13 @@ impl Store {
         throttles(&mut connection).await
     }
 
-    /// The oldest messages that have not left yet.
-    pub async fn outbox(&self, limit: usize) -> Result<Vec<OutboxMessage>, CommitError> {
+    /// The oldest messages of a topic that have not left yet.
+    pub async fn outbox(&self, topic: &str, limit: usize) -> Result<Vec<OutboxMessage>, CommitError> {
         let rows = sqlx::query(
-            "SELECT id, topic, message_key, value, headers, created_us FROM outbox WHERE published_us IS NULL \
-             ORDER BY id LIMIT $1",
+            "SELECT id, topic, message_key, value, headers FROM outbox \
+             WHERE published_us IS NULL AND topic = $1 ORDER BY id LIMIT $2",
         )
+        .bind(topic)
         .bind(limit as i64)
         .fetch_all(&self.pool)
         .await?;
@@ -427,7 +427,6 @@ impl Store {
                     .map_err(|error| CommitError::Corrupt(error.to_string()))?;
                 Ok(OutboxMessage {
                     id: row.try_get("id")?,
-                    created: EventTime(row.try_get("created_us")?),
                     record: NewRecord {
                         topic: row.try_get("topic")?,
                         key: row.try_get("message_key")?,
@@ -437,6 +436,12 @@ impl Store {
                 })
             })
             .collect()
+    }
+
+    /// Topics that messages wait for.
+    pub async fn outbox_topics(&self) -> Result<Vec<String>, CommitError> {
+        let sql = "SELECT DISTINCT topic FROM outbox WHERE published_us IS NULL";
+        Ok(sqlx::query_scalar(sql).fetch_all(&self.pool).await?)
     }
 
     pub async fn mark_published(&self, ids: &[i64], now: EventTime) -> Result<(), CommitError> {
@@ -449,15 +454,6 @@ impl Store {
                 .await?;
         }
         Ok(tx.commit().await?)
-    }
-
-    /// How many messages wait, and since when the oldest does.
-    pub async fn outbox_waiting(&self) -> Result<(u64, Option<EventTime>), CommitError> {
-        let row =
-            sqlx::query("SELECT count(*) AS waiting, min(created_us) AS oldest FROM outbox WHERE published_us IS NULL")
-                .fetch_one(&self.pool)
-                .await?;
-        Ok((row.try_get::<i64, _>("waiting")? as u64, row.try_get::<Option<i64>, _>("oldest")?.map(EventTime)))
     }
 }
 

@@ -7,7 +7,7 @@
 //!                                         └─ cells × budgets ▶ budget spend  ┘
 //! ```
 //!
-//! Pure: time comes in as an argument, and nothing here waits. Everything gathered since the last epoch lives in [`Pending`];
+//! Pure: time comes in as an argument, and nothing here waits. Everything gathered since the last epoch lives in `Pending`;
 //! dropping the [`Folder`] drops exactly what is not committed yet (EO-2).
 //!
 //! Limits: [`DIM_SETS_MAX`] sets of dimensions are remembered between epochs; the rows of an epoch are bounded by the

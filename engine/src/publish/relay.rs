@@ -3,7 +3,9 @@
 //! A message is marked as published after the bus has it; a crash in between sends it again under the same id, by which a
 //! reader drops the repeat (BUDGET-1). The bus being away costs nothing but delay: messages wait in the store.
 //!
-//! Limits: [`BATCH_MAX`] messages at a time.
+//! Each topic has a relay of its own, so that a topic that cannot be written keeps back nothing but its own messages.
+//!
+//! Limits: [`BATCH_MAX`] messages at a time and topic.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,13 +24,17 @@ pub const BATCH_MAX: usize = 500;
 /// How long to sleep when nobody wakes the relay.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How long the last messages may take when the engine stops; what has not left by then leaves after the next start.
+const LAST: Duration = Duration::from_secs(3);
+
 /// What the relay tells: how many messages have left, or the trouble that keeps them.
 pub trait Observer: Send + Sync {
-    fn published(&self, messages: usize, oldest: Option<EventTime>);
-    fn trouble(&self, trouble: Option<String>);
+    fn published(&self, messages: usize);
+    fn trouble(&self, topic: &str, trouble: Option<String>);
 }
 
 pub async fn run(
+    topic: String,
     store: Store,
     bus: Arc<dyn Bus>,
     mut changes: watch::Receiver<u64>,
@@ -38,23 +44,23 @@ pub async fn run(
 ) {
     let mut troubled = false;
     loop {
-        let pause = match drain(&store, &*bus, &*observer, now).await {
+        let pause = match drain(&topic, &store, &*bus, &*observer, now).await {
             Ok(()) => {
                 if std::mem::take(&mut troubled) {
-                    observer.trouble(None);
+                    observer.trouble(&topic, None);
                 }
                 IDLE
             }
             Err(problem) => {
                 troubled = true;
-                observer.trouble(Some(format!("relay: {problem}; messages wait in the outbox")));
+                observer.trouble(&topic, Some(format!("topic {topic}: {problem}; messages wait in the outbox")));
                 IDLE
             }
         };
         tokio::select! {
             () = stop.cancelled() => {
                 // What the last commit wrote still leaves, if the bus takes it.
-                let _ = drain(&store, &*bus, &*observer, now).await;
+                let _ = tokio::time::timeout(LAST, drain(&topic, &store, &*bus, &*observer, now)).await;
                 return;
             }
             _ = changes.changed() => {}
@@ -64,10 +70,16 @@ pub async fn run(
 }
 
 /// Sends until the outbox is empty or something is refused for now.
-async fn drain(store: &Store, bus: &dyn Bus, observer: &dyn Observer, now: fn() -> EventTime) -> Result<(), String> {
+async fn drain(
+    topic: &str,
+    store: &Store,
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    now: fn() -> EventTime,
+) -> Result<(), String> {
     let text = |error: CommitError| error.to_string();
     loop {
-        let messages = store.outbox(BATCH_MAX).await.map_err(text)?;
+        let messages = store.outbox(topic, BATCH_MAX).await.map_err(text)?;
         if messages.is_empty() {
             return Ok(());
         }
@@ -77,9 +89,9 @@ async fn drain(store: &Store, bus: &dyn Bus, observer: &dyn Observer, now: fn() 
         let sent = results.iter().take_while(|result| result.is_ok()).count();
         let ids: Vec<i64> = messages[..sent].iter().map(|message| message.id).collect();
         store.mark_published(&ids, now()).await.map_err(text)?;
-        observer.published(sent, messages.first().map(|message| message.created));
+        observer.published(sent);
         if let Some(Err(error)) = results.get(sent) {
-            return Err(format!("topic {}: {error}", messages[sent].record.topic));
+            return Err(error.to_string());
         }
     }
 }

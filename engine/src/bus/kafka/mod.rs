@@ -9,7 +9,7 @@
 //! The consumer group only spreads partitions. Offsets are never committed to Kafka: they come from the store through
 //! [`Positions`] and are part of the assignment that librdkafka gets, never of a later seek (EO-1).
 //!
-//! When the events channel is full, the thread waits for it without polling, at most [`consume::STALL_MAX`]: heartbeats go on
+//! When the events channel is full, the thread waits for it without polling, at most `STALL_MAX`: heartbeats go on
 //! in librdkafka's own thread, what has been fetched stays fetched, and short stalls, the normal state of a busy engine, cost
 //! nothing. After that it pauses the partitions and polls on, so that rebalances are served and `max.poll.interval.ms` is never
 //! reached. Pausing at once would throw away and refetch what has been fetched with every full channel.
