@@ -302,34 +302,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-#[ignore = "reads a real price file of litellm, named by LITELLM_PRICES"]
-fn the_whole_price_file_of_litellm_is_taken_or_accounted_for() {
-    let json = std::fs::read_to_string(std::env::var("LITELLM_PRICES").unwrap()).unwrap();
-    let Imported { book, report, .. } = imported(ImportFormat::Litellm, &json);
-    println!(
-        "{} of {} models, {} noise, {} all zero",
-        report.models_taken,
-        report.models_read,
-        report.noise.len(),
-        report.all_zero.len()
-    );
-    for (key, reason, count) in report.skipped_by_reason() {
-        println!("{count:5} {key}: {reason}");
-    }
-    for row in report.noise.iter().take(10) {
-        println!("noise {} {} {} -> {}", row.model, row.key, row.text, row.taken);
-    }
-    assert!(report.models_taken > 3000);
-    let found = verify(&Book::builtin().unwrap(), &book, at("2026-11-22"));
-    println!(
-        "{} in both, {} agree, {} prices agree, {} disagree",
-        found.models_in_both,
-        found.models_agreeing,
-        found.prices_agreeing,
-        found.disagreements.len()
-    );
-    let both = found.disagreements.iter().filter(|row| row.price.is_some() && row.other_price.is_some());
-    println!("{} disagreements where both list a price", both.count());
-}
